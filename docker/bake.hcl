@@ -1,0 +1,36 @@
+# The build of the four images. Every variable is set by `make build`, which also puts the Dockerfiles of
+# docker/ together into the one named here; to look at what BuildKit is given:
+# docker buildx bake -f docker/bake.hcl --print
+#
+#   python ── pyrlab-base ─┬─ pylab
+#                          └─ rlab-base ── rlab
+
+variable "PYTHON" { default = "target:debian" } # or docker-image://python:…
+variable "CACERT" { default = "" }
+variable "TAG" { default = "latest" }
+variable "INPUTS" { default = "" } # what an image is made of, for its label
+
+# The Python image where no registry answers: Debian's archive, as make has bootstrapped it.
+target "debian" {
+  context           = ".cache"
+  dockerfile-inline = "FROM scratch\nADD pyrlab-debian.tar /\nCMD [\"python3\"]\n"
+  attest            = ["type=provenance,disabled=true"]
+}
+
+target "image" {
+  name       = image
+  matrix     = { image = ["pyrlab-base", "pylab", "rlab-base", "rlab"] }
+  context    = "."
+  dockerfile = ".cache/Dockerfile"
+  target     = image
+  contexts   = { python = PYTHON }
+  args = {
+    UV_VERSION        = "0.13.8"
+    SOURCE_DATE_EPOCH = "1767225600" # 2026-01-01; as in docker/build/layers.py
+  }
+  secret = CACERT == "" ? [] : ["id=ca,src=${CACERT}"]
+  labels = { "org.pyrlab.inputs" = INPUTS }
+  attest = ["type=provenance,disabled=true"] # provenance holds the time of the build
+  tags   = ["${image}:${TAG}"]
+  output = ["type=image,oci-mediatypes=true,compression=zstd"] # half of gzip's time; engines since 23.0 pull it
+}

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Resolve the Python lists with uv, and install the wheels of one layer.
+
+wheels.py plan JUPYTER REQUIREMENTS PLANS COUNT COUNT
+    Resolve both lists together, so that the environment that all share and pylab's own packages agree,
+    and write PLANS/shared-NN.txt and PLANS/pylab-NN.txt: the exact wheels of each layer.
+
+wheels.py install PLAN PARENT LAYER
+    Install the wheels of one plan, compile them, and move the files to LAYER.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import layers
+import lists
+
+VENV = Path("/opt/venv")
+OWNER, GROUP = 1000, 100  # jovyan and users: a notebook's own `pip install` may write where ours did
+LARGE_WHEEL = 3_000_000  # bytes as downloaded; about LARGE when installed
+
+
+def uv(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run uv; what it says on stderr is shown and kept."""
+    command = [shutil.which("uv") or "/pyrlab/tools/uv", *map(str, arguments), "--python", str(VENV / "bin/python")]
+    ca = Path("/run/secrets/ca")
+    trust = {"SSL_CERT_FILE": str(ca)} if ca.exists() else {}
+    run = subprocess.run(
+        command, env={**os.environ, **trust}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    sys.stderr.write(run.stderr)
+    return run
+
+
+def canonical(requirement: str) -> str:
+    """The package's name in a requirement, as the index spells it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]*", requirement)[0]).lower()  # type: ignore[index]
+
+
+UNKNOWN = r"Because (\S+) was not found in the package registry|Because there are no versions of (\S+) and you require"
+NO_VERSION = r"there is no version of (\S+?)[=<>!~]|Because only (\S+?)[=<>!~]\S* is available and you require"
+UNPARSED = r"Couldn't parse requirement in `[^`]*?([^/`]+)`.*?: (.*)"
+NONE_SATISFIES = "no version of {0} satisfies '{1}'"
+NO_EXTRA = r"The package `([\w.-]+)[^`]*` does not have an extra named `([^`]+)`"
+
+
+def explain(words: str, wanted: list[lists.Line]) -> str:
+    """One sentence for uv's message `words`; stops with list and line where a single line is wrong."""
+    words = " ".join(re.sub(r"[╰─▶│\u00d7╭├]", " ", words).split())
+    named = {canonical(line.text): line for line in wanted}  # pylab's own line where both lists name a package
+    for pattern, problem in ((UNKNOWN, "the Python index has no package named '{0}'"), (NO_VERSION, NONE_SATISFIES)):
+        if match := re.search(pattern, words):
+            name = match[1] or match[2]
+            if line := named.get(canonical(name)):
+                lists.fail(line, problem.format(name, line.text))
+    if match := re.search(UNPARSED, words):
+        said = [line for line in wanted if line.list == match[1] and line.text in match[2]]
+        if said:
+            line = max(said, key=lambda line: len(line.text))
+            lists.fail(line, f"'{line.text}' is not a requirement pip would understand")
+    return f"pyrlab: the Python packages of the lists cannot be resolved: {words}"
+
+
+def check_extras(words: str, wanted: list[lists.Line]) -> None:
+    """Stop where uv only warns, and goes on without: an extra, as in dask[complete], that does not exist."""
+    if match := re.search(NO_EXTRA, words):
+        for line in wanted:
+            if canonical(line.text) == canonical(match[1]) and match[2] in line.text:
+                lists.fail(line, f"{match[1]} has no extra named '{match[2]}'")
+
+
+def resolve(wanted: list[lists.Line], *options: str | Path) -> dict[str, dict[str, Any]]:
+    """The packages by name that `wanted` and all they need resolve to, as in a pylock.toml (PEP 751)."""
+    folder = Path("/tmp/resolve")
+    folder.mkdir(exist_ok=True)
+    sources: dict[str, list[str]] = {}
+    for line in wanted:
+        sources.setdefault(line.list, []).append(line.text)
+    for name, texts in sources.items():
+        (folder / name).write_text("\n".join(texts) + "\n")
+    lock = folder / "pylock.toml"
+    run = uv("pip", "compile", *(folder / name for name in sources), "--output-file", lock, *options)
+    if run.returncode:
+        sys.exit(explain(run.stderr, wanted))
+    check_extras(run.stderr, wanted)
+    return {package["name"]: package for package in tomllib.loads(lock.read_text())["packages"]}
+
+
+def pin(package: dict[str, Any]) -> str:
+    """The line of a plan that installs exactly this package."""
+    if url := package.get("archive", {}).get("url"):
+        return f"{package['name']} @ {url}"
+    if vcs := package.get("vcs"):
+        return f"{package['name']} @ {vcs['type']}+{vcs['url']}@{vcs['commit-id']}"
+    files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
+    hashes = sorted({f"--hash={kind}:{value}" for file in files for kind, value in file["hashes"].items()})
+    return " ".join([f"{package['name']}=={package['version']}", *hashes])
+
+
+def write_plans(packages: dict[str, dict[str, Any]], plans: Path, kind: str, count: int) -> None:
+    """Write `plans`/KIND-NN.txt, `count` of them, with every package in one."""
+    sizes = {
+        name: min((wheel.get("size", 0) for wheel in package.get("wheels", [])), default=0)
+        for name, package in packages.items()
+    }
+    bins = layers.assign(sizes, count, large=LARGE_WHEEL)
+    plans.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        lines = [pin(packages[name]) for name in sorted(packages) if bins[name] == number]
+        (plans / f"{kind}-{number:02d}.txt").write_text("".join(line + "\n" for line in lines))
+
+
+def plan(jupyter: Path, requirements: Path, plans: Path, shared_count: int, own_count: int) -> None:
+    """Resolve both lists and share the wheels out to the layers of both images."""
+    shared_wanted, own_wanted = lists.read(jupyter), lists.read(requirements)
+    packages = resolve([*shared_wanted, *own_wanted])
+    pins = Path("/tmp/constraints.txt")
+    pins.write_text("".join(f"{name}=={p['version']}\n" for name, p in packages.items() if "version" in p))
+    shared = resolve(shared_wanted, "--constraints", pins)
+    write_plans({name: packages[name] for name in shared}, plans, "shared", shared_count)
+    write_plans({name: p for name, p in packages.items() if name not in shared}, plans, "pylab", own_count)
+
+
+def install(plan: Path, parent: Path, layer: Path) -> None:
+    """Install the wheels that `plan` names, with bytecode, and move them to `layer`."""
+    if plan.read_text():
+        arguments: list[str | Path] = [
+            "pip",
+            "install",
+            "--no-deps",
+            "--no-config",
+            "--link-mode=copy",
+            "--requirements",
+            plan,
+        ]
+        # Nearly everything is a wheel. What is not is compiled here, and the compilers stay here.
+        if uv(*arguments, "--only-binary=:all:").returncode:
+            subprocess.run("apt-get -q=2 update && apt-get -q=2 install -y build-essential python3-dev git", shell=True)
+            if uv(*arguments).returncode:
+                sys.exit(f"pyrlab: uv could not install {', '.join(names(plan))}; uv's own words stand above")
+        # One process and a fixed order: parallel compilation leaks its order into the .pyc files.
+        compile_all = ["-m", "compileall", "-q", "-q", "--invalidation-mode=unchecked-hash", str(VENV / "lib")]
+        subprocess.run([str(VENV / "bin/python"), *compile_all], env={**os.environ, "PYTHONHASHSEED": "0"})
+    layers.split_tree(str(VENV), parent, layer, (OWNER, GROUP))
+
+
+def names(plan: Path) -> list[str]:
+    """The packages of a plan."""
+    return [re.split(r"==| @ ", line)[0] for line in plan.read_text().splitlines()]
+
+
+def main() -> None:
+    """Dispatch; see the module's docstring."""
+    verb, *rest = sys.argv[1:]
+    if verb == "plan":
+        plan(Path(rest[0]), Path(rest[1]), Path(rest[2]), int(rest[3]), int(rest[4]))
+    else:
+        install(Path(rest[0]), Path(rest[1]), Path(rest[2]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""Build the images that a changed list makes necessary, and say which and why (make build).
+
+python3 -m pyrlab.build [IMAGE …]      the images, and those they start from; all where none is named
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyrlab import dockerfile
+from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_main
+from pyrlab.progress import Progress
+
+BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
+LABEL = "org.pyrlab.inputs"
+ARCHIVE = CACHE / "pyrlab-debian.tar"  # the Python image as bootstrapped from Debian's archive
+
+# What an image is made of besides its parent; a change of any is a reason to build.
+INPUTS = {
+    "pyrlab-base": [
+        "base_debs.txt",
+        "docker/pyrlab-base",
+        "docker/run",
+        "docker/build",
+        "docker/bake.hcl",
+        "pyrlab/dockerfile.py",
+    ],
+    "pylab": ["requirements.txt", "docker/pylab"],
+    "rlab-base": ["r_debs.txt", "docker/rlab-base"],
+    "rlab": ["r_packages.txt", "docker/rlab"],
+}
+PARENT = {"pylab": "pyrlab-base", "rlab-base": "pyrlab-base", "rlab": "rlab-base"}
+
+
+def tag_of(name: str) -> str:
+    """The name of an image in the engine's store."""
+    return f"{name}:{parameter('TAG', 'latest')}"
+
+
+@dataclass
+class Image:
+    """One image, what it would be made of now, and how it came out."""
+
+    name: str
+    inputs: dict[str, str]
+    why: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def tag(self) -> str:
+        """Its name in the engine's store."""
+        return tag_of(self.name)
+
+
+def digest(path: Path) -> str:
+    """A short digest of a file, or of all files of a folder with their names and modes."""
+    if path.is_file():
+        files = [path]
+    else:
+        files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    total = hashlib.sha256()
+    for file in files:
+        executable = os.access(file, os.X_OK)
+        total.update(f"{file.relative_to(path.parent)} {executable} {file.stat().st_size}\n".encode())
+        total.update(file.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def built_from(image: dict[str, Any] | None) -> dict[str, str]:
+    """The inputs that the label of an image in the store names; empty where there is no such image."""
+    label = ((image or {}).get("Config", {}).get("Labels") or {}).get(LABEL, "{}")
+    inputs: dict[str, str] = json.loads(label or "{}")
+    return inputs
+
+
+def identity(image: dict[str, Any] | None) -> str:
+    """What a child's layers and settings depend on: the layers and inputs of the parent `image`."""
+    if image is None:
+        return ""
+    made = json.dumps([image["RootFS"]["Layers"], built_from(image)])
+    return hashlib.sha256(made.encode()).hexdigest()[:16]
+
+
+def reasons(image: Image) -> list[str]:
+    """Why `image` must be built; empty where the one in the store is made of the very same."""
+    stored = inspect("image", image.tag)
+    if stored is None:
+        return ["no such image yet"]
+    before = built_from(stored)
+    changes = [f"{name} changed" for name in image.inputs if before.get(name) != image.inputs[name]]
+    return [change.replace("parent changed", f"{PARENT.get(image.name)} changed") for change in changes]
+
+
+def choose_python() -> tuple[str, str]:
+    """The Python image to start from: what bake calls it, and its identity for the label.
+
+    BASE=auto stays with what the present images start from; with none, it asks the registry.
+    """
+    base, name = parameter("BASE", "auto"), parameter("PYTHONBASE", "python:3.14-slim-trixie")
+    registry = (f"docker-image://{name}", name)
+    if base not in ("auto", "registry", "debian"):
+        raise Problem(f"BASE={base} is none of auto, registry and debian")
+    if base == "registry":
+        return registry
+    before = built_from(inspect("image", tag_of("pyrlab-base"))).get("Python image", "")
+    if base == "auto" and before == name:
+        return registry
+    if base == "auto" and not before.startswith("Debian "):
+        if registry_answers(name):
+            return registry
+        print(f"pyrlab: no registry answers for {name}; starting from Debian's archive instead", file=sys.stderr)
+    if not ARCHIVE.exists() and before.startswith("Debian "):
+        return ("target:debian", before)  # bootstrapped again only if something must be built
+    return ("target:debian", bootstrap())
+
+
+def registry_answers(name: str) -> bool:
+    """Whether the image `name` can be had from its registry."""
+    command = ["docker", "buildx", "imagetools", "inspect", name]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def bootstrap() -> str:
+    """Make the Python image from Debian's archive, once; its identity for the label."""
+    if not ARCHIVE.exists():
+        print("pyrlab: bootstrapping Debian's Python from the archive", file=sys.stderr)
+        if subprocess.run(["docker/build/bootstrap.sh", str(ARCHIVE)], cwd=ROOT).returncode:
+            raise Problem("Debian's archive could not be bootstrapped; the lines above say why")
+    return f"Debian {digest(ARCHIVE)}"
+
+
+def bake(targets: list[str], progress: Progress, environment: dict[str, str], *options: str, attempts: int = 5) -> None:
+    """Run bake on `targets`; raises Problem with the sentence of pyrlab's own tools where one failed.
+
+    BuildKit (seen in 0.13) gives up where it cannot write the history of a build within 20 seconds, which
+    happens while a slow disk takes in a large image. What is done by then counts, so it is asked again.
+    """
+    command = [*BAKE, "--progress=rawjson", *options, *targets]
+    # Targets that others start from need no image of their own in the store.
+    merged = {**os.environ, **environment, "BUILDX_NO_DEFAULT_LOAD": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=merged, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        progress.follow(process.stderr)
+    if process.returncode:
+        if attempts > 1 and any("DeadlineExceeded" in words for words in progress.words):
+            progress.forget()
+            bake(targets, progress, environment, *options, attempts=attempts - 1)
+            return
+        raise Problem(progress.failure())
+
+
+def wanted(names: list[str]) -> list[str]:
+    """The named images and all that they start from, parents first."""
+    chosen = set(names or INPUTS)
+    if unknown := chosen - INPUTS.keys():
+        raise Problem(f"there is no image {unknown.pop()}; the images are {', '.join(INPUTS)}")
+    for name in reversed(INPUTS):  # children first
+        if name in chosen and name in PARENT:
+            chosen.add(PARENT[name])
+    return [name for name in INPUTS if name in chosen]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let one build of this checkout run at a time, as `make -j pylab rlab` starts two."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def build(names: list[str]) -> list[Image]:
+    """Build what must be built of `names` and their parents."""
+    for path in ("requirements.txt", "r_packages.txt", "base_debs.txt", "r_debs.txt"):
+        if not (ROOT / path).is_file():
+            raise Problem(f"the list {path} is missing; an empty file is a valid list")
+    source, python = choose_python()
+    images = [Image(name, {path: digest(ROOT / path) for path in INPUTS[name]}) for name in wanted(names)]
+    images[0].inputs["Python image"] = python
+    stale = [image for image in images if outdated(image)]
+    if not stale:
+        return images
+    if source == "target:debian":
+        images[0].inputs["Python image"] = bootstrap()
+    (CACHE / "Dockerfile").write_text(dockerfile.whole())
+    settings = {"PYTHON": source, "CACERT": trusted()}
+    with Progress([image.name for image in images], CACHE / "build.log") as progress:
+        if len(stale) > 1:  # every layer of every image, in parallel where the graph allows
+            bake([image.name for image in stale], progress, settings, "--set=*.output=type=cacheonly")
+        write_outdated(images, progress, settings)
+        base, pylab = images[0], next((image for image in images if image.name == "pylab"), None)
+        if pylab and not starts_with(pylab, base):
+            # Python packages are resolved for all images together, so pylab's list can move one of the base.
+            write(base, ["requirements.txt moved a shared package"], progress, settings)
+            write_outdated(images, progress, settings)
+    return images
+
+
+def outdated(image: Image) -> list[str]:
+    """Why `image` is not what its inputs and its parent would give now; empty where it is."""
+    if image.name in PARENT:
+        image.inputs["parent"] = identity(inspect("image", tag_of(PARENT[image.name])))
+    return reasons(image)
+
+
+def write_outdated(images: list[Image], progress: Progress, settings: dict[str, str]) -> None:
+    """Write the images that are outdated, parents first: a child is only if its parent came out otherwise."""
+    for image in images:
+        if why := outdated(image):
+            write(image, why, progress, settings)
+
+
+def write(image: Image, why: list[str], progress: Progress, settings: dict[str, str]) -> None:
+    """Build `image` and put it into the engine's store in the place of the one before."""
+    before = inspect("image", image.tag)
+    bake([image.name], progress, {**settings, "INPUTS": json.dumps(image.inputs)})
+    image.why = image.why or why
+    image.seconds = progress.seconds(image.name)
+    if before and before["Id"] != (inspect("image", image.tag) or {}).get("Id"):
+        stale = inspect("image", before["Id"])
+        if stale and not stale["RepoTags"]:
+            docker("image", "rm", before["Id"], check=False)
+
+
+def starts_with(child: Image, parent: Image) -> bool:
+    """Whether the layers of `child` begin with those of `parent`, as both are in the store."""
+    stored = [inspect("image", image.tag) for image in (child, parent)]
+    layers, first = ((image or {"RootFS": {"Layers": []}})["RootFS"]["Layers"] for image in stored)
+    return bool(layers[: len(first)] == first)
+
+
+def trusted() -> str:
+    """The bundle of certificates that the build's downloads are checked with, empty where there is none."""
+    path = parameter("CACERT")
+    return path if path and Path(path).is_file() else ""
+
+
+def table(images: list[Image]) -> str:
+    """One line an image: name, unpacked size, layers, seconds, digest, what was rebuilt and why."""
+    rows = [("image", "size", "layers", "seconds", "digest", "")]
+    for image in images:
+        stored = inspect("image", image.tag)
+        assert stored is not None
+        sizes = docker("history", "--human=false", "--format={{.Size}}", image.tag).split()
+        size = f"{sum(map(int, sizes)) / 1e6:,.0f} MB"
+        seconds = f"{image.seconds:.0f}" if image.why else ""
+        why = f"rebuilt: {', '.join(image.why)}" if image.why else "up to date"
+        layers = str(len(stored["RootFS"]["Layers"]))
+        rows.append((image.tag, size, layers, seconds, stored["Id"].removeprefix("sha256:")[:12], why))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return "\n".join(
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}  "
+        f"{row[4]:<{widths[4]}}  {row[5]}".rstrip()
+        for row in rows
+    )
+
+
+def main() -> None:
+    """Build and report."""
+    started = time.monotonic()
+    with alone():
+        images = build(sys.argv[1:])
+    print(table(images))
+    if any(image.why for image in images):
+        print(f"built in {time.monotonic() - started:.0f} s; the log is {CACHE.name}/build.log")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,48 @@
+"""The container engine's command line, and the one way in which pyrlab reports a problem."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
+
+
+class Problem(Exception):
+    """What went wrong, where, and what to do, in one sentence for the user."""
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run `main`; a Problem becomes one line on stderr and exit status 1."""
+    try:
+        main()
+    except Problem as problem:
+        sys.exit(f"pyrlab: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def parameter(name: str, default: str = "") -> str:
+    """A parameter of the Makefile, which exports them all."""
+    return os.environ.get(name) or default
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """The output of a docker command; raises Problem with its own last words where it fails."""
+    run = subprocess.run(["docker", *arguments], capture_output=True, text=True)
+    if check and run.returncode:
+        words = (run.stderr or run.stdout).strip().splitlines()
+        raise Problem(f"docker {' '.join(arguments[:2])} failed: {words[-1] if words else run.returncode}")
+    return run.stdout
+
+
+def inspect(kind: str, name: str) -> dict[str, Any] | None:
+    """What the engine knows of an image, container or volume, None where there is none."""
+    found: list[dict[str, Any]] = json.loads(docker(kind, "inspect", name, check=False) or "[]")
+    return found[0] if found else None

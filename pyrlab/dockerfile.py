@@ -1,0 +1,44 @@
+"""Put the Dockerfiles of docker/ together into one that BuildKit can build in one go.
+
+A Dockerfile has neither includes nor loops, and every image needs many stages and layers that differ in a
+number only. So the block below a line like
+
+    # for NN in 00..11:
+
+up to the next blank line stands once for each number, with the number in the place of NN.
+
+    python3 -m pyrlab.dockerfile      prints the result
+"""
+
+from __future__ import annotations
+
+import re
+
+from pyrlab.docker import ROOT
+
+PARTS = ("build", "pyrlab-base", "pylab", "rlab-base", "rlab")
+LOOP = re.compile(r"^# for (\w+) in (.+):\n((?:.+\n)+)", re.MULTILINE)
+
+
+def expand(text: str) -> str:
+    """Write out the loops of a Dockerfile."""
+
+    def repeat(loop: re.Match[str]) -> str:
+        name, ranges, block = loop.groups()
+        values = [
+            f"{prefix}{number:02d}"
+            for prefix, first, last in re.findall(r"([\w-]*?)(\d+)\.\.(\d+)", ranges)
+            for number in range(int(first), int(last) + 1)
+        ]
+        return "".join(block.replace(name, value) for value in values)
+
+    return LOOP.sub(repeat, text)
+
+
+def whole() -> str:
+    """The one Dockerfile."""
+    return "\n".join(expand((ROOT / "docker" / part / "Dockerfile").read_text()) for part in PARTS)
+
+
+if __name__ == "__main__":
+    print(whole(), end="")

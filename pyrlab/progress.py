@@ -1,0 +1,175 @@
+"""Follow a build through BuildKit's machine-readable progress: what runs now, for how long, what failed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+STEPS = [
+    (r"debs \d+/\d+\] RUN", "Debian packages"),
+    (r"(shared|pylab)-\d+ \d+/\d+\] RUN", "Python packages"),
+    (r"plan \d+/\d+\] RUN", "resolving Python packages"),
+    (r"tools \d+/\d+\] RUN", "build tools"),
+    (r"\] COPY", "layers"),
+    (r"\] exporting to image", "writing the image"),
+]
+
+
+def documents(stream: IO[str]) -> Iterator[dict[str, Any]]:
+    """The JSON documents of a stream of pretty-printed ones; other lines come as {"text": line}."""
+    buffer = ""
+    for line in stream:
+        if not buffer and not line.startswith("{"):
+            yield {"text": line.rstrip()}
+            continue
+        buffer += line
+        if line.startswith("}") or (line.startswith("{") and line.rstrip().endswith("}")):
+            yield json.loads(buffer)
+            buffer = ""
+
+
+def seconds_of(stamp: str) -> float:
+    """Seconds since 1970 of a time stamp with nanoseconds, as Go prints them."""
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+class Progress:
+    """Live lines on a terminal (one an image), a line for each kind of step elsewhere, everything in a log file."""
+
+    def __init__(self, images: list[str], log: Path) -> None:
+        self.images = images
+        self.live = sys.stderr.isatty()
+        log.parent.mkdir(exist_ok=True)
+        self.log = log.open("w")
+        self.names: dict[str, str] = {}  # of vertexes, by digest
+        self.started: dict[str, float] = {}
+        self.completed: dict[str, float] = {}
+        self.cached: set[str] = set()
+        self.output: dict[str, list[str]] = {}
+        self.errors: dict[str, str] = {}
+        self.said: set[str] = set()  # the lines that were printed
+        self.words: list[str] = []  # what bake said outside its JSON
+        self.drawn = 0
+        self.last_draw = 0.0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.erase()
+        self.log.close()
+
+    def follow(self, stream: IO[str]) -> None:
+        """Take in everything that one run of bake reports."""
+        for document in documents(stream):
+            if "text" in document:
+                self.words.append(document["text"])
+                self.log.write(document["text"] + "\n")
+            for vertex in document.get("vertexes", []):
+                self.vertex(vertex)
+            for entry in document.get("logs", []):
+                text = base64.b64decode(entry.get("data", "")).decode(errors="replace")
+                self.output.setdefault(entry["vertex"], []).append(text)
+                self.log.write(text)
+            self.draw()
+
+    def vertex(self, vertex: dict[str, Any]) -> None:
+        """Note that a step was named, started, found in the cache, ended or failed."""
+        key = vertex["digest"]
+        if key not in self.names:
+            self.names[key] = vertex["name"]
+        if vertex.get("cached"):
+            self.cached.add(key)
+        if vertex.get("started") and key not in self.started:
+            self.started[key] = seconds_of(vertex["started"])
+            self.log.write(f"--- {vertex['name']}\n")
+        if vertex.get("completed") and key not in self.completed:
+            self.completed[key] = seconds_of(vertex["completed"])
+            took = (
+                "cached"
+                if key in self.cached
+                else f"{self.completed[key] - self.started.get(key, self.completed[key]):.1f} s"
+            )
+            self.log.write(f"--- {took}: {vertex['name']}\n")
+        step = self.step(key)
+        line = f"{self.image(key) or 'build':<12} {step}"
+        if not self.live and step and key in self.started and key not in self.cached and line not in self.said:
+            self.said.add(line)
+            print(line, file=sys.stderr, flush=True)
+        if vertex.get("error") and "context canceled" not in vertex["error"]:
+            self.errors[key] = vertex["error"]
+
+    def forget(self) -> None:
+        """Forget what failed, before another attempt."""
+        self.words.clear()
+        self.errors.clear()
+
+    def image(self, key: str) -> str:
+        """The image that a step belongs to, empty for what all share; BuildKit names it [TARGET STAGE N/M]."""
+        target, *stage = self.names[key].lstrip("[").split("]")[0].split()
+        place = stage[0] if stage and "/" not in stage[0] else target
+        place = "pyrlab-base" if place.startswith("shared-") else place
+        return next((name for name in sorted(self.images, key=len, reverse=True) if place.startswith(name)), "")
+
+    def step(self, key: str) -> str:
+        """What a step does, in a user's words; empty for BuildKit's own housekeeping."""
+        return next((words for pattern, words in STEPS if re.search(pattern, self.names[key])), "")
+
+    def seconds(self, image: str) -> float:
+        """From the first step of `image` that was run to the end of its last."""
+        keys = [key for key in self.completed if self.image(key) == image and key not in self.cached and self.step(key)]
+        keys = [key for key in keys if key in self.started]
+        if not keys:
+            return 0.0
+        return max(self.completed[key] for key in keys) - min(self.started[key] for key in keys)
+
+    def draw(self) -> None:
+        """Redraw the live lines, at most five times a second."""
+        if not self.live or time.monotonic() - self.last_draw < 0.2:
+            return
+        self.last_draw = time.monotonic()
+        width = shutil.get_terminal_size().columns
+        lines = []
+        for image in ["", *self.images]:
+            running = [key for key in self.started if key not in self.completed and self.image(key) == image]
+            steps = {self.step(key): key for key in running if self.step(key)}
+            if not steps:
+                continue
+            said = next((self.output[key][-1].strip() for key in reversed(running) if key in self.output), "")
+            since = time.time() - min(self.started[key] for key in steps.values())
+            last = said.splitlines()[-1] if said else ""
+            lines.append(f"{image or 'build':<12} {since:4.0f} s  {', '.join(steps)}  {last}"[: width - 1])
+        self.erase()
+        sys.stderr.write("".join(line + "\n" for line in lines))
+        sys.stderr.flush()
+        self.drawn = len(lines)
+
+    def erase(self) -> None:
+        """Take the live lines off the screen."""
+        if self.drawn:
+            sys.stderr.write(f"\033[{self.drawn}A\033[J")
+            self.drawn = 0
+
+    def failure(self) -> str:
+        """One sentence on why the build failed, after the last lines of the step that did."""
+        self.erase()
+        for key, error in self.errors.items():
+            text = "".join(self.output.get(key, []))
+            sentence = re.search(r"^pyrlab: (.*)$", text, re.MULTILINE)
+            if sentence and "stand above" not in sentence[1]:
+                return sentence[1]
+            if text:
+                print("\n".join(text.splitlines()[-30:]), file=sys.stderr)
+                return (
+                    sentence[1] if sentence else f"a build step failed ({self.step(key) or self.names[key]}): {error}"
+                )
+        words = [*self.words, *self.errors.values()]
+        return f"the build failed: {words[-1] if words else 'bake said nothing'}"
