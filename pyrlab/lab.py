@@ -1,0 +1,295 @@
+"""Start, stop and find the labs that compose.yaml defines (make start_pylab, url_rlab, list, tunnel …).
+
+python3 -m pyrlab.lab VERB [LAB]
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyrlab import idmap
+from pyrlab.docker import ROOT, Problem, docker, inspect, parameter, run_main
+
+LABS = {"pylab": "PORT", "rlab": "RPORT"}
+PORTS = {"PORT": "8888", "RPORT": "9999", "TBPORT": "6006"}
+JOVYAN = (1000, 100)  # uid and gid of the images' own user
+COMPOSE = ["docker", "compose", "--file", "compose.yaml", "--progress", "quiet"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A lab that runs, here or on the server of a tunnel."""
+
+    name: str
+    lab: str
+    port: int
+    token: str
+    files: str
+
+    @classmethod
+    def of(cls, container: dict[str, Any]) -> Running:
+        """The lab that the engine's description of a container is about."""
+        labels = container["Config"]["Labels"]
+        settings = dict(entry.partition("=")[::2] for entry in container["Config"]["Env"])
+        name = container["Name"].lstrip("/")
+        token = settings.get("JUPYTER_TOKEN", "")
+        return cls(name, labels["org.pyrlab.lab"], int(labels["org.pyrlab.port"]), token, labels["org.pyrlab.files"])
+
+    def url(self, port: int = 0) -> str:
+        """What to open in a browser, at this or another local port."""
+        return f"http://127.0.0.1:{port or self.port}/lab?token={self.token}"
+
+
+def container_name(lab: str) -> str:
+    """The name of a lab's container, as in compose.yaml."""
+    return f"{parameter('PROJECT', 'pyrlab')}-{lab}"
+
+
+def running(lab: str) -> Running:
+    """The running lab; raises Problem where it does not run."""
+    container = inspect("container", container_name(lab))
+    if not container or not container["State"]["Running"]:
+        raise Problem(f"{lab} does not run; start it with make start_{lab}")
+    return Running.of(container)
+
+
+def port_number(name: str) -> int:
+    """The port that a parameter names; raises Problem where that is no port number."""
+    given = parameter(name, PORTS[name])
+    if not given.isdecimal() or not 0 < int(given) < 65536:
+        raise Problem(f"{name}={given} is no port number; choose one from 1024 to 65535")
+    return int(given)
+
+
+def port_of(lab: str) -> int:
+    """The port that a lab is to listen on; raises Problem where that cannot be."""
+    name = LABS[lab]
+    port = port_number(name)
+    if port == port_number("TBPORT"):
+        raise Problem(
+            f"{name}={port} is TensorBoard's port (TBPORT); choose another, as in make {name}=8889 start_{lab}"
+        )
+    return port
+
+
+def check_port(port: int, name: str) -> None:
+    """Raise Problem where something listens on `port` of 127.0.0.1 already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return  # the engine may bind what this user may not
+        except OSError:
+            raise Problem(f"port {port} is in use; choose another, as in make {name}={port + 1} …") from None
+
+
+def files_folder() -> Path:
+    """The folder to mount at ~/work, made if missing; raises Problem where it cannot be one."""
+    path = Path(parameter("FILES", str(Path.home() / "notebooks"))).expanduser().absolute()
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        pass
+    except NotADirectoryError:
+        raise Problem(f"FILES={path} cannot be made: a part of that path is a file") from None
+    except PermissionError:
+        raise Problem(f"FILES={path} cannot be made: you may not write there") from None
+    else:
+        shutil.copytree(ROOT / "notebooks", path / "samples")
+        print(f"made {path} for your notebooks, with pyrlab's samples in it")
+    if not path.is_dir():
+        raise Problem(f"FILES={path} is no folder; name one for your notebooks")
+    if not os.access(path, os.W_OK):
+        raise Problem(f"FILES={path} is not writable for you; name another folder")
+    return path
+
+
+def mount_point(lab: str) -> Path:
+    """Where root's notebooks are mounted for `lab` as its own user's."""
+    return Path("/run/pyrlab") / container_name(lab)
+
+
+def share(lab: str, files: Path) -> tuple[Path, str]:
+    """The folder that compose mounts, and the UID:GID that the lab runs as.
+
+    What the lab writes there belongs to whoever typed make. Root's folder is shown to jovyan as his own, so
+    that the lab need not be root; where the system cannot do that, it is root without any capability.
+    """
+    if "name=rootless" in docker("info", "--format", "{{.SecurityOptions}}"):
+        return files, "0:0"  # a rootless engine maps its user to root
+    if os.getuid() == 0:
+        idmap.unmount(mount_point(lab))
+        try:
+            idmap.mount(files, mount_point(lab), *JOVYAN)
+        except OSError:
+            idmap.unmount(mount_point(lab))
+        else:
+            return mount_point(lab), "{}:{}".format(*JOVYAN)
+    return files, f"{os.getuid()}:{os.getgid()}"
+
+
+def check(lab: str) -> tuple[int, Path]:
+    """The port and the notebooks folder of `lab`; raises Problem where it could not start with these."""
+    container = inspect("container", container_name(lab))
+    published = container["NetworkSettings"]["Ports"].values() if container else []
+    own = {int(binding["HostPort"]) for bindings in published for binding in bindings or []}
+    port = port_of(lab)
+    needed = {LABS[lab]: port}
+    if lab == "pylab":
+        needed["TBPORT"] = port_number("TBPORT")
+    for name, number in needed.items():
+        if number not in own:
+            check_port(number, name)
+    return port, files_folder()
+
+
+def start(lab: str, browse: bool) -> None:
+    """Start `lab`, wait until it is healthy, and print where it is."""
+    port, files = check(lab)
+    container = inspect("container", container_name(lab))
+    token = Running.of(container).token if container else secrets.token_hex(24)
+    environment = {**os.environ, "FILES": str(files), "JUPYTER_TOKEN": token}
+    if container and container["State"]["Running"] and Running.of(container).files == str(files):
+        environment["WORK"], environment["LAB_USER"] = mounted_work(container), container["Config"]["User"]
+    else:
+        if container:
+            docker("stop", container_name(lab))
+        work, environment["LAB_USER"] = share(lab, files)
+        environment["WORK"] = str(work)
+    command = [*COMPOSE, "up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", lab]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if run.returncode:
+        print(docker("logs", "--tail", "20", container_name(lab), check=False), file=sys.stderr)
+        raise Problem(f"{lab} did not start: {(run.stderr.strip() or 'see its log above').splitlines()[-1]}")
+    found = running(lab)
+    print(f"{lab} is ready: {found.url()}")
+    print(f"notebooks: {files}   stop: make stop_{lab}")
+    if has_desktop():
+        if browse:
+            webbrowser.open(found.url())
+    else:
+        print(f"from your laptop: ssh -N -L {port}:127.0.0.1:{port} {ssh_name()}   then open the URL above there")
+
+
+def mounted_work(container: dict[str, Any]) -> str:
+    """The folder of the host that a container has at ~/work."""
+    return str(next(mount["Source"] for mount in container["Mounts"] if mount["Destination"] == "/home/jovyan/work"))
+
+
+def has_desktop() -> bool:
+    """Whether a browser started here would be seen."""
+    if sys.platform == "darwin":
+        return "SSH_CONNECTION" not in os.environ
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def ssh_name() -> str:
+    """user@host of this machine, as a laptop would name it."""
+    connection = os.environ.get("SSH_CONNECTION", "").split()
+    return f"{getpass.getuser()}@{connection[2] if len(connection) == 4 else socket.gethostname()}"
+
+
+def stop(labs: list[str]) -> None:
+    """Stop labs; their containers, settings and notebooks stay."""
+    for lab in labs:
+        container = inspect("container", container_name(lab))
+        if container and container["State"]["Running"]:
+            docker("stop", "--time", "15", container_name(lab))
+            idmap.unmount(mount_point(lab))
+            print(f"{lab} is stopped; make start_{lab} continues where you left")
+        else:
+            print(f"{lab} does not run")
+
+
+def list_labs() -> None:
+    """Print the running labs of this machine: name, URL, notebooks, memory."""
+    names = docker("ps", "--filter", "label=org.pyrlab.lab", "--format", "{{.Names}}").split()
+    if not names:
+        print("no lab runs; start one with make pylab or make rlab")
+        return
+    stats = dict(
+        line.split("\t", 1)
+        for line in docker("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}", *names).splitlines()
+    )
+    for name in sorted(names):
+        lab = Running.of(inspect("container", name) or {})
+        print(f"{name}\n  URL        {lab.url()}\n  notebooks  {lab.files}\n  memory     {stats[name].split(' / ')[0]}")
+
+
+def tunnel(host: str) -> None:
+    """Forward the ports of the labs that run on `host` to this machine, and print their local URLs."""
+    if not host:
+        raise Problem("make tunnel needs the server, as in make tunnel HOST=user@server")
+    ids = 'ids=$(docker ps -q --filter label=org.pyrlab.lab) && { [ -z "$ids" ] || docker container inspect $ids; }'
+    ssh = ["ssh", *shlex.split(parameter("SSH_OPTIONS"))]
+    run = subprocess.run([*ssh, host, ids], stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        raise Problem(f"{host} could not be asked for its labs; ssh's own words stand above")
+    labs = [Running.of(container) for container in json.loads(run.stdout or "[]")]
+    if not labs:
+        raise Problem(f"no lab runs on {host}; start one there with make start_pylab or make start_rlab")
+    forwards: list[str] = []
+    local = 0
+    for lab in sorted(labs, key=lambda lab: lab.port):
+        local = free_port(max(lab.port, local + 1))  # one that no other lab has been given
+        forwards += ["-L", f"127.0.0.1:{local}:127.0.0.1:{lab.port}"]
+        print(f"{lab.lab} on {host}: {lab.url(local)}", flush=True)
+    print("Ctrl-C ends the tunnel", flush=True)
+    command = [*ssh, "-N", "-o", "ExitOnForwardFailure=yes", *forwards, host]
+    os.execvp(command[0], command)
+
+
+def free_port(wanted: int) -> int:
+    """`wanted`, or the next port above it that is free on 127.0.0.1."""
+    for port in range(wanted, wanted + 100):
+        try:
+            check_port(port, "PORT")
+        except Problem:
+            continue
+        return port
+    raise Problem(f"none of the ports from {wanted} to {wanted + 99} is free on this machine")
+
+
+def main() -> None:
+    """Dispatch; see the module's docstring."""
+    verb, labs = sys.argv[1], sys.argv[2:]
+    match verb:
+        case "check":  # before the long work of a build
+            for lab in labs:
+                check(lab)
+        case "start" | "open":
+            start(labs[0], browse=verb == "open")
+        case "stop":
+            stop(labs)
+        case "url":
+            print(running(labs[0]).url())
+        case "logs":
+            running(labs[0])
+            os.execvp("docker", ["docker", "logs", "--follow", "--tail", "100", container_name(labs[0])])
+        case "bash":
+            running(labs[0])
+            terminal = ["--tty"] if sys.stdin.isatty() else []
+            os.execvp("docker", ["docker", "exec", "--interactive", *terminal, container_name(labs[0]), "bash"])
+        case "list":
+            list_labs()
+        case "tunnel":
+            tunnel(parameter("HOST"))
+        case _:
+            raise Problem(f"there is no verb {verb}")
+
+
+if __name__ == "__main__":
+    run_main(main)
