@@ -1,0 +1,116 @@
+# pyrlab: four package lists in, layered JupyterLab images for Python and R out. `make` shows what there is.
+# Parameters come from the command line, the environment, or an untracked local.mk; these are the defaults.
+-include local.mk
+
+PORT       ?= 8888                      # where pylab listens, on 127.0.0.1 only
+RPORT      ?= 9999                      # where rlab listens, likewise
+TBPORT     ?= 6006                      # TensorBoard of pylab, likewise
+FILES      ?= $(HOME)/notebooks         # your notebooks, at ~/work in the labs; made if missing
+PYTHONBASE ?= python:3.14-slim-trixie   # the Python image to start from
+BASE       ?= auto                      # registry: pull PYTHONBASE; debian: bootstrap from Debian's archive
+CACERT     ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem)) # certificates a build trusts
+TAG        ?= latest                    # of the images
+PROJECT    ?= pyrlab                    # prefix of containers and volumes, for two sets side by side
+ENGINE     ?=                           # external: never install or start a container engine here
+HOST       ?=                           # user@server, for make tunnel
+SSH_OPTIONS ?=                          # more options for its ssh, as in -p 2222
+P          ?=                           # what make test runs, as in P=tests/test_layers.py
+
+# A value may be followed by blanks before its comment; what is exported has none.
+PARAMETERS := PORT RPORT TBPORT FILES PYTHONBASE BASE CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS
+$(foreach name,$(PARAMETERS),$(eval export override $(name) := $(strip $($(name)))))
+
+RUN := PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
+
+.DEFAULT_GOAL := help
+.PHONY: help doctor engine engine-ready build build_base build_pylab build_rbase build_rlab pylab rlab \
+  start_pylab start_rlab stop stop_pylab stop_rlab url_pylab url_rlab logs_pylab logs_rlab bash_pylab bash_rlab \
+  list tunnel test lint clean
+
+##@ Set up
+help: ## Show this help
+	@$(RUN).help
+
+doctor: ## Say what is missing on this machine, and the command that mends it
+	@$(RUN).doctor
+
+engine: ## Install and start a container engine from the distribution's packages
+	@pyrlab/engine.sh
+
+engine-ready:
+	@pyrlab/engine.sh ensure
+
+##@ Work in a lab
+pylab: engine-ready ## Build what is missing, start JupyterLab for Python, open the browser
+	@$(RUN).lab check pylab && $(RUN).build pylab && $(RUN).lab open pylab
+
+rlab: engine-ready ## Build what is missing, start JupyterLab for R, open the browser
+	@$(RUN).lab check rlab && $(RUN).build rlab && $(RUN).lab open rlab
+
+start_pylab: engine-ready ## The same as pylab without the browser, as on a server
+	@$(RUN).lab check pylab && $(RUN).build pylab && $(RUN).lab start pylab
+
+start_rlab: engine-ready ## The same as rlab without the browser
+	@$(RUN).lab check rlab && $(RUN).build rlab && $(RUN).lab start rlab
+
+stop: ## Stop both labs; nothing is lost
+	@$(RUN).lab stop pylab rlab
+
+stop_pylab: ## Stop pylab
+	@$(RUN).lab stop pylab
+
+stop_rlab: ## Stop rlab
+	@$(RUN).lab stop rlab
+
+list: ## List the running labs: URL, notebooks folder, memory
+	@$(RUN).lab list
+
+url_pylab: ## Print the URL of pylab, with its token
+	@$(RUN).lab url pylab
+
+url_rlab: ## Print the URL of rlab, with its token
+	@$(RUN).lab url rlab
+
+logs_pylab: ## Follow the log of pylab
+	@$(RUN).lab logs pylab
+
+logs_rlab: ## Follow the log of rlab
+	@$(RUN).lab logs rlab
+
+bash_pylab: ## Open a shell in pylab
+	@$(RUN).lab bash pylab
+
+bash_rlab: ## Open a shell in rlab
+	@$(RUN).lab bash rlab
+
+tunnel: ## Forward the labs of a server to this machine: make tunnel HOST=user@server
+	@$(RUN).lab tunnel
+
+##@ Build the images
+build: engine-ready ## Build all images that a changed list makes necessary
+	@$(RUN).build
+
+build_base: engine-ready ## Build pyrlab-base: base_debs.txt and the Jupyter stack
+	@$(RUN).build pyrlab-base
+
+build_pylab: engine-ready ## Build pylab: requirements.txt
+	@$(RUN).build pylab
+
+build_rbase: engine-ready ## Build rlab-base: r_debs.txt
+	@$(RUN).build rlab-base
+
+build_rlab: engine-ready ## Build rlab: r_packages.txt
+	@$(RUN).build rlab
+
+clean: engine-ready ## Remove pyrlab's images, containers, settings and build cache; never a notebook
+	@$(RUN).clean
+
+##@ Develop pyrlab
+test: engine-ready .venv/ready ## Prove everything: lint, units, images, labs, notebooks, browser
+	@tests/run.sh $(P)
+
+lint: .venv/ready ## Check the style and types of every file
+	@tests/lint.sh
+
+.venv/ready: tests/requirements.txt tests/setup.sh
+	@tests/setup.sh

@@ -1,0 +1,60 @@
+"""Remove what is pyrlab's: containers, images, home volumes, build cache (make clean). Never a notebook."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+
+from pyrlab import idmap
+from pyrlab.build import INPUTS, tag_of
+from pyrlab.docker import CACHE, Problem, docker, inspect, parameter, run_main
+from pyrlab.lab import LABS, container_name, mount_point
+
+
+def main() -> None:
+    """Remove everything; the volumes with the labs' settings only after asking, where one can ask."""
+    project = parameter("PROJECT", "pyrlab")
+    volumes = [f"{project}_{lab}-home" for lab in LABS if inspect("volume", f"{project}_{lab}-home")]
+    if volumes and sys.stdin.isatty():
+        print(f"This removes the settings of your labs too (volumes {', '.join(volumes)}); your notebooks stay.")
+        if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise Problem("nothing was removed")
+    containers = [container_name(lab) for lab in LABS if inspect("container", container_name(lab))]
+    images = [tag_of(name) for name in reversed(INPUTS) if inspect("image", tag_of(name))]
+    if containers:
+        docker("rm", "--force", *containers)
+    for lab in LABS:
+        idmap.unmount(mount_point(lab))
+    if volumes:
+        docker("volume", "rm", *volumes)
+    if inspect("network", f"{project}_default"):
+        docker("network", "rm", f"{project}_default")
+    for image in images:
+        docker("image", "rm", "--force", image)
+    if ids := cache_ids():
+        docker("buildx", "prune", "--all", "--force", "--filter", f"id=/^({'|'.join(ids)})/")
+    shutil.rmtree(CACHE, ignore_errors=True)
+    print(f"removed: {', '.join([*containers, *volumes, *images, 'the build cache'])}")
+
+
+def cache_ids() -> list[str]:
+    """The ids of pyrlab's records in the build cache, and of those that rest on them, which keep them there.
+
+    Every step of pyrlab's names a path below /pyrlab, every cache mount an id that starts with pyrlab-; but
+    BuildKit prunes by id, not by description. 12 characters tell the ids apart and keep the command short.
+    """
+    ids: dict[str, set[str]] = {}  # of the records, each with those of its parents
+    found: set[str] = set()
+    for record in re.split(r"^ID:\s+", docker("buildx", "du", "--verbose"), flags=re.MULTILINE)[1:]:
+        name, *parents = re.findall(r"\b[a-z0-9]{25}\b", record)
+        ids[name] = set(parents)
+        if "pyrlab" in record:
+            found.add(name)
+    while more := {name for name, parents in ids.items() if name not in found and parents & found}:
+        found |= more
+    return sorted(name[:12] for name in found)
+
+
+if __name__ == "__main__":
+    run_main(main)
