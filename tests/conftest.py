@@ -1,0 +1,173 @@
+"""The images and labs that the tests share, built and started with make, apart from the user's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pyrlab import build
+
+ROOT = Path(__file__).resolve().parent.parent
+TAG = "test"  # of the images that are built here
+PROJECT = "pyrlab-test"  # prefix of the containers and volumes that are started here
+
+# Fast checks first, so that they fail first; pruning the build cache last, since it slows what follows.
+ORDER = [
+    "documentation",
+    "layers",
+    "lists",
+    "progress",
+    "images",
+    "labs",
+    "notebooks",
+    "browser",
+    "pdf",
+    "build",
+    "clean",
+]
+
+Make = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+# A background job of a script ignores Ctrl-C and hands that down to what it starts; here some test types it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the modules in ORDER."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.stem.removeprefix("test_")
+        return ORDER.index(name) if name in ORDER else len(ORDER) - 1
+
+    items.sort(key=place)
+
+
+def docker(*arguments: str) -> str:
+    """The output of a docker command that must succeed."""
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run_make(checkout: Path, *targets: str, **parameters: str | int) -> subprocess.CompletedProcess[str]:
+    """Run make in `checkout` as a user would, with the tests' own names; nobody is there to answer questions."""
+    settings = {"TAG": TAG, "PROJECT": PROJECT, **{name: str(value) for name, value in parameters.items()}}
+    arguments = [f"{name}={value}" for name, value in settings.items()]
+    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MAKEFLAGS", "MFLAGS")}
+    command = ["make", "--no-print-directory", *targets, *arguments]
+    return subprocess.run(
+        command, cwd=checkout, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running lab."""
+
+    name: str
+    container: str
+    url: str
+    token: str
+    files: Path
+    port: int
+    output: str  # what make printed when it was started
+
+
+@pytest.fixture(scope="session")
+def ports() -> dict[str, int]:
+    """Ports for the tests' labs."""
+    return {"PORT": free_port(), "RPORT": free_port(), "TBPORT": free_port()}
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The notebooks folder of the tests' labs: not there yet, make creates it."""
+    return tmp_path_factory.mktemp("home") / "notes" / "books"
+
+
+@pytest.fixture(scope="session")
+def make(ports: dict[str, int], files: Path) -> Make:
+    """Run make in this checkout with the ports and folder of the tests."""
+
+    def run(*targets: str, **parameters: str | int) -> subprocess.CompletedProcess[str]:
+        return run_make(ROOT, *targets, **{**ports, "FILES": str(files), **parameters})
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def debian() -> Path:
+    """The Python image as bootstrapped from Debian's archive, also where the images are there without."""
+    build.bootstrap()
+    return build.ARCHIVE
+
+
+@pytest.fixture(scope="session")
+def images(make: Make, debian: Path) -> str:
+    """All four images, built; what make printed."""
+    built = make("build")
+    assert built.returncode == 0, built.stdout + built.stderr
+    return built.stdout
+
+
+def start(lab: str, make: Make, files: Path, port: int) -> Iterator[Lab]:
+    """Start `lab` with make, and remove its container and volume afterwards."""
+    started = make(f"start_{lab}")
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        url = make(f"url_{lab}").stdout.strip()
+        address, _, token = url.partition("lab?token=")
+        yield Lab(lab, f"{PROJECT}-{lab}", address, token, files, port, started.stdout)
+    finally:
+        make(f"stop_{lab}")
+        subprocess.run(["docker", "rm", "--force", "--volumes", f"{PROJECT}-{lab}"], capture_output=True)
+        subprocess.run(["docker", "volume", "rm", f"{PROJECT}_{lab}-home"], capture_output=True)
+        subprocess.run(["docker", "network", "rm", f"{PROJECT}_default"], capture_output=True)  # after the last lab
+
+
+@pytest.fixture(scope="session")
+def pylab(images: str, make: Make, files: Path, ports: dict[str, int]) -> Iterator[Lab]:
+    """A running pylab."""
+    yield from start("pylab", make, files, ports["PORT"])
+
+
+@pytest.fixture(scope="session")
+def rlab(images: str, make: Make, files: Path, ports: dict[str, int]) -> Iterator[Lab]:
+    """A running rlab."""
+    yield from start("rlab", make, files, ports["RPORT"])
+
+
+@pytest.fixture(params=["pylab", "rlab"])
+def name(request: pytest.FixtureRequest) -> str:
+    """The lab's name."""
+    return str(request.param)
+
+
+@pytest.fixture
+def lab(name: str, request: pytest.FixtureRequest) -> Lab:
+    """The running lab of that name."""
+    running: Lab = request.getfixturevalue(name)
+    return running
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, debian: Path) -> Path:
+    """A copy of this checkout whose lists a test may change, with what has been bootstrapped."""
+    copy = tmp_path / "pyrlab"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "screenshots", "__pycache__"))
+    return copy

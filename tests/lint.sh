@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Checks the style and types of every file (make lint).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PWD/.venv/bin:$PATH
+
+ruff check --quiet .
+ruff format --quiet --check .
+mypy pyrlab
+mypy docker/build
+mypy docker/run/*.py docker/run/pdf
+mypy tests
+mapfile -t scripts < <(git ls-files --cached --others --exclude-standard '*.sh')
+shellcheck "${scripts[@]}"
+python3 -m pyrlab.dockerfile | hadolint -
+pytest --quiet tests/test_documentation.py

@@ -1,0 +1,190 @@
+"""Changed lists: what is rebuilt, and what a mistake in a list leads to."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import TAG, docker, free_port, run_make
+
+NAMES = ("pyrlab-base", "pylab", "rlab-base", "rlab")
+CHANGE = "change"  # the tag of images that these tests rebuild
+
+MISTAKES = [
+    ("requirements.txt", "pandsa", "the Python index has no package named 'pandsa'"),
+    ("requirements.txt", "pandas==99.0", "no version of pandas satisfies 'pandas==99.0'"),
+    ("requirements.txt", "pandas=>2", "'pandas=>2' is not a requirement pip would understand"),
+    ("r_packages.txt", "ggplto2", "Debian has no R package named 'ggplto2'; did you mean ggplot2?"),
+    ("r_packages.txt", "irkernel", "R cannot load the package 'irkernel' (R's names are case-sensitive)"),
+    ("base_debs.txt", "grpahviz", "Debian has no package named 'grpahviz'; did you mean graphviz?"),
+    ("r_debs.txt", "r-base-croe", "Debian has no package named 'r-base-croe'; did you mean r-base-core?"),
+]
+
+
+def state(tag: str) -> dict[str, str]:
+    """The identity of each image in the engine's store."""
+    return {name: docker("image", "inspect", f"{name}:{tag}", "--format", "{{.Id}}") for name in NAMES}
+
+
+def layers(name: str) -> list[str]:
+    """The digests of an image's layers, lowest first."""
+    found: list[str] = json.loads(docker("image", "inspect", f"{name}:{CHANGE}", "--format", "{{json .RootFS.Layers}}"))
+    return found
+
+
+@pytest.fixture
+def own_images(images: str) -> Iterator[None]:
+    """The images under a tag of their own, so that a test can rebuild them."""
+    for name in NAMES:
+        docker("tag", f"{name}:{TAG}", f"{name}:{CHANGE}")
+    yield
+    for name in reversed(NAMES):
+        subprocess.run(["docker", "image", "rm", f"{name}:{CHANGE}"], capture_output=True)
+
+
+def append(path: Path, line: str) -> int:
+    """Add a line to a list; its number."""
+    path.write_text(path.read_text() + f"\n# a comment\n{line}  # and another\n")
+    return len(path.read_text().splitlines())
+
+
+@pytest.mark.usefixtures("images")
+def test_nothing_changed(checkout: Path) -> None:
+    """Building twice does nothing the second time, and says so for every image."""
+    before = state(TAG)
+    built = run_make(checkout, "build")
+    assert built.returncode == 0, built.stderr
+    lines = built.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == [f"{name}:{TAG}" for name in NAMES]
+    assert all(line.endswith("up to date") for line in lines[1:5])
+    assert built.stderr == ""
+    assert state(TAG) == before
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize(("name", "line", "sentence"), MISTAKES, ids=[mistake[1] for mistake in MISTAKES])
+def test_mistake(checkout: Path, name: str, line: str, sentence: str) -> None:
+    """A mistake in a list gives one sentence with list and line, and leaves the images as they were."""
+    before = state(TAG)
+    number = append(checkout / name, line)
+    built = run_make(checkout, "build")
+    assert built.returncode != 0
+    said = [words for words in built.stderr.splitlines() if words.startswith("pyrlab: ")]
+    assert said == [f"pyrlab: {name} line {number}: {sentence}"]
+    assert state(TAG) == before
+
+
+@pytest.mark.usefixtures("own_images")
+def test_one_package_added(checkout: Path) -> None:
+    """Adding a small Python package changes one layer of pylab, and no other image."""
+    before, before_layers = state(CHANGE), layers("pylab")
+    append(checkout / "requirements.txt", "cowsay")
+    built = run_make(checkout, "build", TAG=CHANGE)
+    assert built.returncode == 0, built.stderr
+    row = next(line for line in built.stdout.splitlines() if line.startswith("pylab:"))
+    assert row.endswith("rebuilt: requirements.txt changed")
+    after = state(CHANGE)
+    assert {name for name in NAMES if after[name] != before[name]} == {"pylab"}
+    assert len(set(layers("pylab")) - set(before_layers)) == 1
+    assert docker("run", "--rm", f"pylab:{CHANGE}", "python", "-c", "import cowsay; print('moo')").endswith("moo")
+
+
+@pytest.mark.usefixtures("own_images")
+def test_unused_line_changed(checkout: Path) -> None:
+    """Another comment in a list changes no layer of any image."""
+    before = {name: layers(name) for name in NAMES}
+    append(checkout / "r_packages.txt", "# nothing but words")
+    built = run_make(checkout, "build", TAG=CHANGE)
+    assert built.returncode == 0, built.stderr
+    assert {name: layers(name) for name in NAMES} == before
+
+
+@pytest.mark.usefixtures("images")
+def test_list_missing(checkout: Path) -> None:
+    """A list that is not there is named."""
+    (checkout / "r_debs.txt").unlink()
+    built = run_make(checkout, "build")
+    assert built.returncode != 0
+    assert "pyrlab: the list r_debs.txt is missing; an empty file is a valid list" in built.stderr
+
+
+@pytest.fixture
+def python_image(tmp_path: Path, debian: Path) -> Iterator[str]:
+    """A Python image in a real registry on this machine, and nowhere in the engine's store."""
+    port = free_port()
+    config = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    (tmp_path / "registry.yml").write_text(json.dumps(config))  # JSON is YAML
+    name = f"127.0.0.1:{port}/python:3-trixie"
+    command = ["docker-registry", "serve", str(tmp_path / "registry.yml")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as registry:
+        try:
+            wait_for(port)
+            docker("import", "--change", 'CMD ["python3"]', str(debian), name)
+            docker("push", name)
+            docker("image", "rm", name)
+            yield name
+        finally:
+            registry.terminate()
+
+
+def wait_for(port: int) -> None:
+    """Return once something listens on `port` of 127.0.0.1."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+
+
+@pytest.mark.usefixtures("images")
+def test_registry(checkout: Path, python_image: str) -> None:
+    """Where a registry answers, the images start from its Python image, layers and all."""
+    (checkout / "base_debs.txt").write_text("")  # what is listed is tried elsewhere
+    built = run_make(checkout, "build_base", TAG="registry", PYTHONBASE=python_image)
+    try:
+        assert built.returncode == 0, built.stderr
+        assert "no registry answers" not in built.stderr
+        label = docker("image", "inspect", "pyrlab-base:registry", "--format", "{{json .Config.Labels}}")
+        assert json.loads(json.loads(label)["org.pyrlab.inputs"])["Python image"] == python_image
+        assert docker("run", "--rm", "pyrlab-base:registry", "jupyter", "lab", "--version")
+        again = run_make(checkout, "build_base", TAG="registry", PYTHONBASE=python_image)
+        assert again.stdout.splitlines()[1].endswith("up to date")
+    finally:
+        subprocess.run(["docker", "image", "rm", "pyrlab-base:registry"], capture_output=True)
+
+
+@pytest.mark.usefixtures("images")
+def test_no_registry(checkout: Path) -> None:
+    """Where no registry answers, one line says so, and Debian's archive serves instead."""
+    # No image of this tag exists, so the choice is open.
+    script = "from pyrlab.build import choose_python; print(choose_python()[0])"
+    settings = {"TAG": "none", "PYTHONBASE": "127.0.0.1:1/python:none"}
+    run = subprocess.run(
+        ["python3", "-c", script], cwd=checkout, env={**os.environ, **settings}, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "target:debian"
+    notice = "pyrlab: no registry answers for 127.0.0.1:1/python:none; starting from Debian's archive instead"
+    assert notice in run.stderr.splitlines()
+    assert (checkout / ".cache" / "pyrlab-debian.tar").is_file()
+
+
+def test_base_unknown(checkout: Path) -> None:
+    """A mistyped BASE is refused with the values that there are."""
+    built = run_make(checkout, "build", BASE="debain")
+    assert built.returncode != 0
+    assert "pyrlab: BASE=debain is none of auto, registry and debian" in built.stderr

@@ -1,0 +1,93 @@
+"""What the documentation promises is there, and what is there is documented."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, run_make
+from pyrlab import help as makefile_help
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+PARAMETERS = re.findall(r"^(\w+)\s*\?=", MAKEFILE, re.MULTILINE)
+
+
+def public_targets() -> list[str]:
+    """The targets that a user may type."""
+    phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)", MAKEFILE, re.MULTILINE)
+    assert phony
+    return [name for name in phony[1].replace("\\\n", " ").split() if name[0] != "." and name != "engine-ready"]
+
+
+def files(*patterns: str) -> list[Path]:
+    """The files of the repository, those about to be added included."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    return [path for name in names if name and (path := ROOT / name).is_file()]
+
+
+def name_of(path: Path) -> str:
+    """A file's name within the repository."""
+    return str(path.relative_to(ROOT))
+
+
+def readme() -> str:
+    """The README."""
+    return (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def printed() -> str:
+    """What `make` prints where no target is named."""
+    run = run_make(ROOT)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("target", public_targets())
+def test_help_has_every_target(target: str, printed: str) -> None:
+    """A user who types `make` finds every target, with what it does."""
+    assert re.search(rf"^{target}:.* ## \S", MAKEFILE, re.MULTILINE)
+    assert re.search(rf"^  make {target} +\S", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_help_has_every_parameter(parameter: str, printed: str) -> None:
+    """A user who types `make` finds every parameter, with what it means."""
+    assert parameter in dict(makefile_help.parameters(MAKEFILE))
+    assert re.search(rf"^  {parameter} +\S", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_readme_has_every_parameter(parameter: str) -> None:
+    """A reader of README.md finds every parameter in the first column of a table."""
+    assert re.search(rf"^\|[^|]*`{parameter}`[^|]*\|", readme(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", files("*.md"), ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    """A reader who follows a link to another file of the repository finds it."""
+    links = re.findall(r"\]\(([^)\s]+)|^\[[^\]]+\]: *(\S+)|(?:src|href)=\"([^\"]+)\"", page.read_text(), re.MULTILINE)
+    targets = {next(filter(None, link)).partition("#")[0] for link in links}
+    relative = {target for target in targets if target and not re.match(r"[a-z]+:", target)}
+    assert not [target for target in sorted(relative) if not (page.parent / target).exists()]
+
+
+def test_lists_that_readme_names_exist() -> None:
+    """A reader who is told to write into a list finds it, and every list that there is, is told of."""
+    named = set(re.findall(r"`([\w/-]+\.txt)`", readme()))
+    assert not [name for name in sorted(named) if not (ROOT / name).is_file()]
+    assert {path.name for path in ROOT.glob("*.txt")} <= named
+
+
+@pytest.mark.parametrize("path", files(), ids=name_of)
+def test_no_line_ends_in_blanks(path: Path) -> None:
+    """A change shows nothing but what it changes: editors have no blanks at line ends to remove."""
+    content = path.read_bytes()
+    if b"\0" in content:
+        pytest.skip("not a text file")
+    lines = content.decode().split("\n")
+    assert not [number for number, line in enumerate(lines, start=1) if line != line.rstrip()]

@@ -1,0 +1,175 @@
+"""A user exports a notebook as PDF from the menu, and finds on paper what the screen showed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import unicodedata
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from pypdf import PdfReader
+
+from conftest import Lab
+
+PATIENCE = 60  # seconds for one export
+NOT_TYPESET = "could not be typeset"
+WORDS = "Größe, naïve café, Łódź, Ελληνικά, Привет"
+
+FORMULAS = {
+    r"\partial f": "∂",
+    r"A \cap B": "∩",
+    r"V \otimes W": "⊗",
+    r"\langle x\rangle": "⟨x⟩",
+    r"\sum_{i=1}^n \frac{1}{i^2} \leq \bar{x}": "≤",
+    r"\begin{pmatrix} a & b \\ c & d \end{pmatrix}": "acbd",  # column by column
+}
+
+
+@pytest.fixture
+def path(lab: Lab) -> Iterator[Path]:
+    """Where the user keeps a notebook, whose name is not plain ASCII either."""
+    notebook = lab.files / "Übung 1.ipynb"
+    yield notebook
+    notebook.unlink(missing_ok=True)
+
+
+def test_formats(lab: Lab) -> None:
+    """The menu offers HTML and PDF, and none of the formats that need a TeX or a browser in the image."""
+    with urllib.request.urlopen(f"{lab.url}api/nbconvert?token={lab.token}", timeout=PATIENCE) as response:
+        offered = set(json.load(response))
+    assert {"html", "pdf"} <= offered
+    assert offered.isdisjoint({"webpdf", "qtpdf", "qtpng", "latex"})
+
+
+def test_everything_is_there(lab: Lab, path: Path) -> None:
+    """Text of any script, code, its output, a table, a formula and a figure arrive on paper."""
+    notebook = [
+        text_cell(f"# Results\n\n{WORDS}\n\n| city | people |\n| --- | --- |\n| Łódź | 670642 |"),
+        text_cell("Mass is energy: $E = mc^2$"),
+        cell_with("print('hello')", printed("hello from the cell\n")),
+        cell_with("frame", table("sepal", "5.1")),
+        cell_with("plot()", figure(png(640, 480))),
+    ]
+    document = export(lab, path, notebook)
+    text = text_of(document)
+    for expected in ["Results", WORDS, "city", "670642", "E=mc2", "hello from the cell", "sepal", "5.1", "plot()"]:
+        assert squeezed(expected) in text
+    assert pictures(document) == 1
+    assert squeezed(NOT_TYPESET) not in text
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_formula(formula: str, lab: Lab, path: Path) -> None:
+    """A formula is typeset, whether in a text or between two."""
+    document = export(lab, path, [text_cell(f"Inline ${formula}$ and displayed:\n\n$${formula}$$\n\nend")])
+    text = text_of(document)
+    assert squeezed(NOT_TYPESET) not in text
+    assert "\\" not in text, "the formula's source is shown"
+    assert text.count(FORMULAS[formula]) == 2
+
+
+def test_result_without_number(lab: Lab, path: Path) -> None:
+    """A notebook whose numbers a tool such as nbstripout has taken off is exported all the same."""
+    document = export(lab, path, [cell_with("frame", table("sepal", "5.1", count=None))])
+    assert "sepal" in text_of(document)
+
+
+def test_damaged_figure(lab: Lab, path: Path) -> None:
+    """A figure that cannot be shown costs its user that figure and nothing else."""
+    broken = png(640, 480)[:100]
+    notebook = [
+        text_cell("What stands before"),
+        cell_with("damaged()", figure(broken)),
+        cell_with("plot()", figure(png(640, 480))),
+        text_cell(f"What stands after: {WORDS}"),
+    ]
+    document = export(lab, path, notebook)
+    text = text_of(document)
+    for expected in ["What stands before", "damaged()", "plot()", f"What stands after: {WORDS}"]:
+        assert squeezed(expected) in text
+    assert pictures(document) == 1
+
+
+def export(lab: Lab, path: Path, cells: list[NotebookNode]) -> PdfReader:
+    """Save a notebook of these cells in the user's folder, and have the lab export it as PDF."""
+    notebook = new_notebook(cells=cells)  # type: ignore[no-untyped-call]
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+    url = f"{lab.url}nbconvert/pdf/work/{quote(path.name)}?download=true&token={lab.token}"
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        body: bytes = response.read()
+        assert response.status == 200
+        assert response.headers.get_content_type() == "application/pdf"
+    assert body.startswith(b"%PDF")
+    return PdfReader(io.BytesIO(body))
+
+
+def text_of(document: PdfReader) -> str:
+    """What a reader sees, without the blanks, which a PDF does not keep."""
+    return squeezed("".join(page.extract_text() for page in document.pages))
+
+
+def squeezed(text: str) -> str:
+    """The text without blanks, and with the plain letter for each of a formula's."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
+
+
+def pictures(document: PdfReader) -> int:
+    """How many pictures there are on all pages."""
+    return sum(len(page.images.keys()) for page in document.pages)
+
+
+def text_cell(source: str) -> NotebookNode:
+    """A cell of Markdown."""
+    cell: NotebookNode = new_markdown_cell(source)  # type: ignore[no-untyped-call]
+    return cell
+
+
+def cell_with(source: str, output: NotebookNode) -> NotebookNode:
+    """A code cell that has been run."""
+    cell: NotebookNode = new_code_cell(source, outputs=[output], execution_count=1)  # type: ignore[no-untyped-call]
+    return cell
+
+
+def printed(text: str) -> NotebookNode:
+    """What a cell has printed."""
+    output: NotebookNode = new_output("stream", name="stdout", text=text)  # type: ignore[no-untyped-call]
+    return output
+
+
+def figure(picture: bytes) -> NotebookNode:
+    """A figure as a cell's output."""
+    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": "<Figure size 640x480>"}
+    output: NotebookNode = new_output("display_data", data=data)  # type: ignore[no-untyped-call]
+    return output
+
+
+def table(head: str, value: str, count: int | None = 1) -> NotebookNode:
+    """A data frame as a cell's result."""
+    html = f"<table><thead><tr><th>{head}</th></tr></thead><tbody><tr><td>{value}</td></tr></tbody></table>"
+    data = {"text/html": html, "text/plain": f"{head} {value}"}
+    output: NotebookNode = new_output(  # type: ignore[no-untyped-call]
+        "execute_result", data=data, execution_count=count
+    )
+    return output
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture of one colour."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = (b"\0" + b"\x20\x60\xa0" * width) * height
+    signature = b"\x89PNG\r\n\x1a\n"
+    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
