@@ -1,8 +1,9 @@
 """Split what a build stage installed into folders, one per layer of the final image.
 
 A stage installs packages the ordinary way (apt, uv, R); this module then finds every file that differs
-from the parent image, asks which package owns it, and moves it to ``LAYERS/NN``. The final image copies
-each folder as one layer, so a layer's bytes depend on its packages alone.
+from the parent image, asks which package owns it, and links it to ``LAYERS/NN``. The final image copies
+each folder as one layer, so a layer's bytes depend on its packages alone. The stage itself stays complete:
+the next stage of packages can start from it before any image is put together.
 
     layers.py PARENT LAYERS COUNT
 
@@ -153,8 +154,8 @@ def attributes(path: str) -> dict[str, bytes]:
     return {name: os.getxattr(path, name, follow_symlinks=False) for name in names if name != "security.selinux"}
 
 
-def move(root: Path, entries: Iterable[Entry], layer_of: Callable[[str], Path], since: float) -> None:
-    """Move every entry of `root` to the folder that `layer_of` its path names, below the same parents.
+def collect(root: Path, entries: Iterable[Entry], layer_of: Callable[[str], Path], since: float) -> None:
+    """Link every entry of `root` to the folder that `layer_of` its path names, below the same parents.
 
     What is newer than `since` (seconds) was generated, not unpacked, and gets EPOCH as its time; so do
     all folders.
@@ -168,7 +169,7 @@ def move(root: Path, entries: Iterable[Entry], layer_of: Callable[[str], Path], 
         if stat.S_ISDIR(entry.status.st_mode):
             folder(root / path[1:], target, folders)
             continue
-        os.rename(root / path[1:], target)
+        os.link(root / path[1:], target, follow_symlinks=False)
         if entry.status.st_mtime >= since:
             os.utime(target, (EPOCH, EPOCH), follow_symlinks=False)
     for made in folders:
@@ -198,11 +199,11 @@ def split_debs(root: Path, parent: Path, layers: Path, count: int, since: float)
     folders = [layers / f"{number:02d}" for number in range(count)]
     for layer in folders:  # COPY wants each of them, an empty one included
         layer.mkdir(parents=True)
-    move(root, entries.values(), lambda path: folders[bins[owners[path]] if path in owners else -1], since)
+    collect(root, entries.values(), lambda path: folders[bins[owners[path]] if path in owners else -1], since)
 
 
 def split_tree(folder: str, parent: Path, layer: Path, owner: tuple[int, int]) -> None:
-    """Move what `folder` (an absolute path) has and has not in `parent` to the one folder `layer`.
+    """Link what `folder` (an absolute path) has and has not in `parent` to the one folder `layer`.
 
     Everything gets `owner` (uid, gid), and the group may do what the owner may.
     """
@@ -215,7 +216,7 @@ def split_tree(folder: str, parent: Path, layer: Path, owner: tuple[int, int]) -
         elif stat.S_ISREG(entry.status.st_mode):
             os.chmod(path, 0o775 if entry.status.st_mode & 0o100 else 0o664)
     entries = changed(root, parent, folder)
-    move(root, entries.values(), lambda path: layer, since=0)
+    collect(root, entries.values(), lambda path: layer, since=0)
 
 
 def step_started() -> float:

@@ -6,31 +6,36 @@ wheels.py plan JUPYTER REQUIREMENTS PLANS COUNT COUNT
     and write PLANS/shared-NN.txt and PLANS/pylab-NN.txt: the exact wheels of each layer.
 
 wheels.py install PLAN PARENT LAYER
-    Install the wheels of one plan, compile them, and move the files to LAYER.
+    Install the wheels of one plan, compile them, and collect the files in LAYER.
 """
 
 from __future__ import annotations
 
+import csv
+import fcntl
 import os
 import re
-import shutil
 import subprocess
 import sys
+import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import layers
 import lists
 
 VENV = Path("/opt/venv")
+CACHE = Path("/root/.cache/uv")  # a cache mount: what was downloaded, and the slots of the steps that install
 OWNER, GROUP = 1000, 100  # jovyan and users: a notebook's own `pip install` may write where ours did
-LARGE_WHEEL = 3_000_000  # bytes as downloaded; about LARGE when installed
+ENVIRONMENT = CACHE / "pyrlab-environment"  # every wheel of the last plan, installed to be measured
 
 
-def uv(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run uv; what it says on stderr is shown and kept."""
-    command = [shutil.which("uv") or "/pyrlab/tools/uv", *map(str, arguments), "--python", str(VENV / "bin/python")]
+def uv(*arguments: str | Path, environment: Path = VENV) -> subprocess.CompletedProcess[str]:
+    """Run uv for an environment; what it says on stderr is shown and kept."""
+    command = ["/pyrlab/tools/uv", *map(str, arguments), "--python", str(environment / "bin/python")]
     ca = Path("/run/secrets/ca")
     trust = {"SSL_CERT_FILE": str(ca)} if ca.exists() else {}
     run = subprocess.run(
@@ -105,13 +110,40 @@ def pin(package: dict[str, Any]) -> str:
     return " ".join([f"{package['name']}=={package['version']}", *hashes])
 
 
-def write_plans(packages: dict[str, dict[str, Any]], plans: Path, kind: str, count: int) -> None:
+def installed_sizes(packages: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """The bytes that each of `packages` takes when installed, by name.
+
+    Not every index knows sizes, so all are installed in the cache, where uv links what the layers then copy, and
+    where all but what changed is there from the build before.
+    """
+    pins = Path("/tmp/pins.txt")
+    pins.write_text("".join(pin(package) + "\n" for package in packages.values()))
+    with (CACHE / "pyrlab-environment.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (ENVIRONMENT / "pyvenv.cfg").exists():
+            uv("venv", "--clear", "--quiet", ENVIRONMENT)
+        uv_install(pins, "sync", environment=ENVIRONMENT)
+        sizes: dict[str, int] = {}
+        for record in ENVIRONMENT.glob("lib/python*/site-packages/*.dist-info/RECORD"):
+            with record.open(newline="") as rows:
+                name = canonical(record.parent.name.partition("-")[0])
+                sizes[name] = sum(int(row[2]) for row in csv.reader(rows) if row[2])
+    return sizes
+
+
+def uv_install(pins: Path, *arguments: str, environment: Path = VENV) -> None:
+    """Install exactly the packages of the file `pins`, the last argument; stops the build where one cannot be."""
+    command: list[str | Path] = ["pip", *arguments, pins, "--no-config"]
+    # Nearly everything is a wheel. What is not is compiled here, and the compilers stay here.
+    if uv(*command, "--only-binary=:all:", environment=environment).returncode:
+        subprocess.run("apt-get -q=2 update && apt-get -q=2 install -y build-essential python3-dev git", shell=True)
+        if uv(*command, environment=environment).returncode:
+            sys.exit(f"pyrlab: uv could not install {', '.join(names(pins))}; uv's own words stand above")
+
+
+def write_plans(packages: dict[str, dict[str, Any]], sizes: dict[str, int], plans: Path, kind: str, count: int) -> None:
     """Write `plans`/KIND-NN.txt, `count` of them, with every package in one."""
-    sizes = {
-        name: min((wheel.get("size", 0) for wheel in package.get("wheels", [])), default=0)
-        for name, package in packages.items()
-    }
-    bins = layers.assign(sizes, count, large=LARGE_WHEEL)
+    bins = layers.assign({name: sizes.get(name, 0) for name in packages}, count)
     plans.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         lines = [pin(packages[name]) for name in sorted(packages) if bins[name] == number]
@@ -125,29 +157,37 @@ def plan(jupyter: Path, requirements: Path, plans: Path, shared_count: int, own_
     pins = Path("/tmp/constraints.txt")
     pins.write_text("".join(f"{name}=={p['version']}\n" for name, p in packages.items() if "version" in p))
     shared = resolve(shared_wanted, "--constraints", pins)
-    write_plans({name: packages[name] for name in shared}, plans, "shared", shared_count)
-    write_plans({name: p for name, p in packages.items() if name not in shared}, plans, "pylab", own_count)
+    sizes = installed_sizes(packages)
+    write_plans({name: packages[name] for name in shared}, sizes, plans, "shared", shared_count)
+    write_plans({name: p for name, p in packages.items() if name not in shared}, sizes, plans, "pylab", own_count)
+
+
+@contextmanager
+def slot() -> Iterator[None]:
+    """Wait until fewer steps install wheels than there are processors: dozens at once would starve apt's steps."""
+    with ExitStack() as stack:
+        files = [stack.enter_context((CACHE / f"slot-{n}").open("w")) for n in range(os.cpu_count() or 1)]
+        while not any(locked(file) for file in files):
+            time.sleep(0.1)
+        yield
+
+
+def locked(file: IO[str]) -> bool:
+    """Whether `file` could be locked, which holds until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def install(plan: Path, parent: Path, layer: Path) -> None:
-    """Install the wheels that `plan` names, with bytecode, and move them to `layer`."""
+    """Install the wheels that `plan` names, with bytecode, and collect their files in `layer`."""
     if plan.read_text():
-        arguments: list[str | Path] = [
-            "pip",
-            "install",
-            "--no-deps",
-            "--no-config",
-            "--link-mode=copy",
-            "--requirements",
-            plan,
-        ]
-        # Nearly everything is a wheel. What is not is compiled here, and the compilers stay here.
-        if uv(*arguments, "--only-binary=:all:").returncode:
-            subprocess.run("apt-get -q=2 update && apt-get -q=2 install -y build-essential python3-dev git", shell=True)
-            if uv(*arguments).returncode:
-                sys.exit(f"pyrlab: uv could not install {', '.join(names(plan))}; uv's own words stand above")
-        # One process and a fixed order: parallel compilation leaks its order into the .pyc files.
-        compile_all = ["-m", "compileall", "-q", "-q", "--invalidation-mode=unchecked-hash", str(VENV / "lib")]
+        uv_install(plan, "install", "--no-deps", "--link-mode=copy", "--requirements")
+        # One process and a fixed order: parallel compilation leaks its order into the .pyc files. Without site (-S),
+        # for what a .pth file imports when Python starts would be compiled by that import, with its time.
+        compile_all = ["-S", "-m", "compileall", "-q", "-q", "--invalidation-mode=unchecked-hash", str(VENV / "lib")]
         subprocess.run([str(VENV / "bin/python"), *compile_all], env={**os.environ, "PYTHONHASHSEED": "0"})
     layers.split_tree(str(VENV), parent, layer, (OWNER, GROUP))
 
@@ -163,7 +203,8 @@ def main() -> None:
     if verb == "plan":
         plan(Path(rest[0]), Path(rest[1]), Path(rest[2]), int(rest[3]), int(rest[4]))
     else:
-        install(Path(rest[0]), Path(rest[1]), Path(rest[2]))
+        with slot():
+            install(Path(rest[0]), Path(rest[1]), Path(rest[2]))
 
 
 if __name__ == "__main__":
