@@ -7,6 +7,8 @@
 
 variable "PYTHON" { default = "target:debian" } # or docker-image://python:…
 variable "CACERT" { default = "" }
+variable "CRAN" { default = "" }
+variable "BIOC" { default = "" }
 variable "TAG" { default = "latest" }
 variable "INPUTS" { default = "" } # what an image is made of, for its label
 
@@ -25,6 +27,8 @@ target "image" {
   target     = image
   contexts   = { python = PYTHON }
   args = {
+    CRAN              = CRAN
+    BIOC              = BIOC
     UV_VERSION        = "0.13.8"
     SOURCE_DATE_EPOCH = "1767225600" # 2026-01-01; as in docker/build/layers.py
   }

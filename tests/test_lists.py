@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import debs
 import lists
 import wheels
 
@@ -172,38 +171,3 @@ def test_uv_speaks_for_itself_where_no_single_line_is_wrong(words: str) -> None:
     assert told.startswith("pyrlab: the Python packages of the lists cannot be resolved: error: No solution found")
     assert told.endswith("your requirements are unsatisfiable.")
     assert "\n" not in told
-
-
-KNOWN = {"r-cran-ggplot2", "r-cran-data.table", "r-bioc-limma", "r-cran-both", "r-bioc-both", "r-base-core", "ggplot3"}
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("ggplot2", ["r-cran-ggplot2"]),
-        ("data.table", ["r-cran-data.table"]),
-        ("GGplot2", ["r-cran-ggplot2"]),
-        ("limma", ["r-bioc-limma"]),
-        ("both", ["r-cran-both"]),
-        ("stats", []),
-    ],
-    ids=["cran", "dot", "case", "bioconductor", "cran-first", "part-of-r"],
-)
-def test_an_r_package_is_found_in_debian(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: list[str]
-) -> None:
-    """A user writes R packages as in library(); pyrlab knows how Debian calls them and which R itself has."""
-    (tmp_path / "stats").mkdir()
-    monkeypatch.setattr(debs, "Path", lambda library: tmp_path)
-    names = debs.r_names(wanted("limma", text), KNOWN)
-    assert names == ["r-bioc-limma", *expected]
-
-
-@pytest.mark.parametrize(
-    ("text", "hint"), [("ggplot", "; did you mean ggplot2?"), ("lima", "; did you mean limma?"), ("cores", "")]
-)
-def test_an_unknown_r_package_is_named_with_its_line(text: str, hint: str) -> None:
-    """A user who mistypes an R package reads its line, and the nearest that Debian has."""
-    with pytest.raises(SystemExit) as stop:
-        debs.r_names(wanted("ggplot2", text, name="r_packages.txt"), KNOWN)
-    assert sentence(stop) == f"pyrlab: r_packages.txt line 2: Debian has no R package named '{text}'{hint}"

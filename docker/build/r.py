@@ -1,0 +1,469 @@
+#!/usr/bin/env python3
+"""Install the R packages of a list: Debian's where it satisfies the list, the others from CRAN or their own source.
+
+r.py resolve LIST REPOSITORY
+    Decide for every package, and for all that they need, where it comes from; install Debian's with apt, and
+    fetch the others into the folder REPOSITORY, which is then a CRAN of its own.
+
+r.py install REPOSITORY LAYERS COUNT
+    Install what was fetched, compile what is not compiled, load every package of the list once, and share
+    the library out to COUNT folders of LAYERS.
+
+Which repository serves is R's own setting: docker/rlab-base/Rprofile.site takes it from CRAN and BIOC.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import debs
+import layers
+import lists
+
+Run = subprocess.CompletedProcess[str]
+
+SITE = Path("/usr/local/lib/R/site-library")  # stands before Debian's own library
+COMPILED = Path("/root/.cache/pyrlab-r")  # a cache mount: what was compiled before
+NAME = r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]"
+REFERENCE = re.compile(rf"(?:(cran|bioc)::)?({NAME})(?:(?:@?\s*(>=|==)\s*|@)([0-9][0-9.-]*))?")
+GITHUB = re.compile(r"(?:github::)?([\w.-]+)/([\w.-]+)(?:@([\w./-]+))?")
+NEEDS = re.compile(rf"({NAME}|R)\s*(?:\(\s*(>=|==|>|<=|<)\s*([0-9][0-9.-]*)\s*\))?")
+
+
+@dataclass(frozen=True)
+class Need:
+    """A package by name that something needs, in a version that `op` compares with `version`, or in any."""
+
+    name: str
+    op: str = ""
+    version: str = ""
+
+    def met_by(self, version: str) -> bool:
+        """Whether `version` will do."""
+        if not self.op:
+            return True
+        have, want = key(version), key(self.version)
+        return {">=": have >= want, "==": have == want, ">": have > want, "<=": have <= want, "<": have < want}[self.op]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.op} {self.version}".rstrip()
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that can be fetched: what it needs, and the address of its archive."""
+
+    name: str
+    version: str
+    needs: tuple[Need, ...]
+    url: str
+
+
+@dataclass
+class Plan:
+    """Where each package comes from, and which line of the list it is there for."""
+
+    debian: dict[str, str] = field(default_factory=dict)  # name → version
+    fetched: dict[str, Package] = field(default_factory=dict)
+    lines: dict[str, lists.Line] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def key(version: str) -> tuple[int, ...]:
+    """A version as R compares it: numbers between dots and hyphens."""
+    return tuple(int(part) for part in re.split(r"[.-]", version) if part.isdigit())
+
+
+def upstream(version: str) -> str:
+    """R's version of one of Debian: without epoch, revision and what Debian took out."""
+    return re.sub(r"[+~].*", "", re.sub(r"^\d+:", "", version).rpartition("-")[0] or version)
+
+
+def paragraphs(text: str) -> Iterable[dict[str, str]]:
+    """The paragraphs of a file in Debian's control format, which R's DESCRIPTION and PACKAGES share."""
+    for block in re.split(r"\n\s*\n", text.strip()):
+        joined = re.sub(r"\n\s+", " ", block)
+        yield dict(line.split(":", 1) for line in joined.splitlines() if ":" in line and not line.startswith(" "))
+
+
+def needs(description: dict[str, str]) -> tuple[Need, ...]:
+    """What a package needs to be installed and loaded, R itself included."""
+    listed = ", ".join(description.get(kind, "") for kind in ("Depends", "Imports", "LinkingTo"))
+    found = (NEEDS.fullmatch(part.strip()) for part in listed.split(","))
+    return tuple(Need(match[1], match[2] or "", match[3] or "") for match in found if match)
+
+
+class Unreachable(Exception):
+    """An address that gives nothing: which, and why."""
+
+
+class Web:
+    """Fetches over HTTP as R does."""
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent  # a repository with binaries tells from it for which R and system
+        ca = Path("/run/secrets/ca")
+        self.trust = ssl.create_default_context(cafile=str(ca) if ca.exists() else None)
+
+    def get(self, url: str) -> bytes:
+        """The content at `url`; raises Unreachable."""
+        request = urllib.request.Request(url, headers={"User-Agent": self.agent})
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=self.trust) as answer:
+                content: bytes = answer.read()
+                return content
+        except urllib.error.HTTPError as error:
+            raise Unreachable(f"{url} answers {error.code} {error.reason}") from error
+        except OSError as error:
+            raise Unreachable(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
+
+
+class Repository:
+    """A CRAN-shaped repository, asked only once something is needed from it."""
+
+    def __init__(self, url: str, web: Web) -> None:
+        self.contrib = f"{url.rstrip('/')}/src/contrib"
+        self.web = web
+        self.packages: dict[str, Package] | None = None
+
+    def all(self) -> dict[str, Package]:
+        """Its packages by name; raises Unreachable."""
+        if self.packages is None:
+            try:
+                text = gzip.decompress(self.web.get(f"{self.contrib}/PACKAGES.gz")).decode()
+            except gzip.BadGzipFile as error:
+                raise Unreachable(f"{self.contrib}/PACKAGES.gz is no index of R packages") from error
+            self.packages = {}
+            for entry in paragraphs(text):
+                name, version = entry["Package"].strip(), entry["Version"].strip()
+                folder = entry.get("Path", "").strip()
+                url = "/".join(filter(None, [self.contrib, folder, f"{name}_{version}.tar.gz"]))
+                self.packages[name] = Package(name, version, needs(entry), url)
+        return self.packages
+
+    def find(self, need: Need) -> Package | None:
+        """The package that meets `need`: the current one, or of an exact version the archived one."""
+        current = self.all().get(need.name)
+        if current is None or need.met_by(current.version) or need.op != "==":
+            return current if current and need.met_by(current.version) else None
+        url = f"{self.contrib}/Archive/{need.name}/{need.name}_{need.version}.tar.gz"
+        try:
+            return described(self.web.get(url), url)
+        except Unreachable:
+            return None
+
+
+def described(archive: bytes, url: str) -> Package:
+    """The package in an archive, as its DESCRIPTION says; raises Unreachable where there is none."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
+            member = next(item for item in tree if re.fullmatch(r"[^/]+/DESCRIPTION", item.name))
+            file = tree.extractfile(member)
+            assert file is not None
+            description = next(iter(paragraphs(file.read().decode(errors="replace"))))
+            return Package(description["Package"].strip(), description["Version"].strip(), needs(description), url)
+    except (tarfile.TarError, StopIteration, KeyError) as error:
+        raise Unreachable(f"{url} is no archive of an R package") from error
+
+
+class Resolver:
+    """Decides where each package comes from."""
+
+    def __init__(
+        self, web: Web, cran: str, bioconductor: str, debian: dict[str, str], built_in: dict[str, str]
+    ) -> None:
+        self.web = web
+        self.cran, self.bioconductor = Repository(cran, web), Repository(bioconductor, web)
+        self.debian, self.built_in = debian, built_in  # versions by name; of Debian's by lower-case name
+        self.plan = Plan()
+
+    def want(self, line: lists.Line) -> None:
+        """Take in a line of the list and all that it needs, or stop with a sentence about it."""
+        if line.text.startswith("url::"):
+            self.want_archive(line.text.removeprefix("url::"), line)
+        elif match := GITHUB.fullmatch(line.text):
+            self.want_archive(f"https://github.com/{match[1]}/{match[2]}/archive/{match[3] or 'HEAD'}.tar.gz", line)
+        elif match := REFERENCE.fullmatch(line.text):
+            source, name, op, version = match.groups()
+            need = Need(name, op or "==", version) if version else Need(name)
+            self.need(need, line, repositories=[self.bioconductor, self.cran] if source == "bioc" else [self.cran])
+        else:
+            example = "ggplot2, ggplot2>=3.5, ggplot2@3.5.2, github::owner/repo@ref, bioc::name or url::https://…"
+            lists.fail(line, f"'{line.text}' names no R package; write {example}")
+
+    def want_archive(self, url: str, line: lists.Line) -> None:
+        """Take the package whose archive is at `url`."""
+        try:
+            package = described(self.web.get(url), url)
+        except Unreachable as error:
+            lists.fail(line, str(error))
+        self.fetch(package, line, [self.cran])
+
+    def need(self, need: Need, line: lists.Line, repositories: list[Repository], by: str = "") -> None:
+        """Make sure of one package; `by` names the package that needs it, empty for the list itself."""
+        name, whose = need.name, f", which {by} needs" if by else ""
+        self.plan.lines.setdefault(name, line)
+        if name in self.built_in and need.met_by(self.built_in[name]):
+            return
+        if name == "R":
+            lists.fail(line, f"{by} needs {need}, but this R is {self.built_in['R']}")
+        if fetched := self.plan.fetched.get(name):
+            if not need.met_by(fetched.version):
+                lists.fail(line, f"'{need}'{whose} contradicts {name} {fetched.version}, which another line needs")
+            return
+        ours = self.debian.get(name.lower())
+        if ours and need.met_by(ours):
+            self.plan.debian[name] = ours
+            return
+        lacks = f"Debian's {name} is {ours}, not '{need}'" if ours else f"Debian has no R package named '{name}'"
+        known: dict[str, Package] = {}
+        for repository in repositories:
+            try:
+                package = repository.find(need)
+                known |= repository.all()
+            except Unreachable as error:
+                lists.fail(line, f"{lacks}{whose}, and {error}", () if ours else self.debian)
+            if package:
+                if ours:
+                    why = f"{by} needs '{need}'" if by else f"{line.list} line {line.number} wants '{line.text}'"
+                    self.plan.notes.append(f"{name} {package.version} stands before Debian's {ours}, as {why}")
+                self.fetch(package, line, repositories)
+                return
+        there = f"; the R repository has {known[name].version}" if name in known else ""
+        if ours or there:
+            lists.fail(line, f"no version of {name} satisfies '{need}'{whose}: Debian has {ours or 'none'}{there}")
+        lists.fail(
+            line, f"neither Debian nor the R repository has a package named '{name}'{whose}", {*known, *self.debian}
+        )
+
+    def fetch(self, package: Package, line: lists.Line, repositories: list[Repository]) -> None:
+        """Take `package`, and what it needs."""
+        self.plan.debian.pop(package.name, None)
+        self.plan.fetched[package.name] = package
+        self.plan.lines.setdefault(package.name, line)
+        for need in package.needs:
+            self.need(need, line, repositories, by=package.name)
+
+
+def r(script: str, *arguments: str) -> str:
+    """What an R script prints."""
+    return subprocess.run(["Rscript", "-e", script, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+ABOUT = r"""
+base <- installed.packages(.Library, priority = "base")[, "Version"]
+cat(getOption("HTTPUserAgent"), getOption("repos")["CRAN"], utils:::.get_repositories()["BioCsoft", "URL"],
+    paste("R", getRversion()), paste(names(base), base), sep = "\n")
+"""
+
+
+def debian_versions() -> dict[str, str]:
+    """The version of every R package that apt can install, by its name in lower case."""
+    names = sorted(name for name in debs.known_packages() if re.match(r"r-(cran|bioc)-", name))
+    shown = subprocess.run(
+        ["apt-cache", "show", "--no-all-versions", *names], check=True, capture_output=True, text=True
+    )
+    versions = {}
+    for entry in paragraphs(shown.stdout):
+        versions[entry["Package"].strip().split("-", 2)[2]] = upstream(entry["Version"].strip())
+    return versions
+
+
+def debian_packages(names: Iterable[str], known: set[str]) -> list[str]:
+    """Debian's package for each R package that it has."""
+    candidates = ([f"r-{archive}-{name.lower()}" for archive in ("cran", "bioc")] for name in names)
+    return [next(package for package in pair if package in known) for pair in candidates]
+
+
+def resolve(path: Path, repository: Path) -> None:
+    """Install Debian's packages and fetch the others; what was decided is in REPOSITORY/plan.json."""
+    wanted = lists.read(path)
+    debs.update()
+    agent, cran, bioconductor, *built_in = r(ABOUT).splitlines()
+    web = Web(agent)
+    built = dict(line.split() for line in built_in)
+    resolver = Resolver(web, cran, bioconductor, debian_versions(), built)
+    for line in wanted:
+        resolver.want(line)
+    plan = resolver.plan
+    debs.install(debian_packages(plan.debian, debs.known_packages()), path.name)
+    contrib = repository / "src/contrib"
+    contrib.mkdir(parents=True)
+    for package in plan.fetched.values():
+        (contrib / f"{package.name}_{package.version}.tar.gz").write_bytes(repacked(web.get(package.url), package.name))
+    for note in plan.notes:
+        print(f"pyrlab note: {note}")
+    lines = {name: [line.text, line.list, line.number] for name, line in plan.lines.items()}
+    fetched = {name: [package.version, [need.name for need in package.needs]] for name, package in plan.fetched.items()}
+    (repository / "plan.json").write_text(json.dumps({"lines": lines, "fetched": fetched}))
+
+
+def repacked(archive: bytes, name: str) -> bytes:
+    """The archive with its one folder called after the package, as R wants it; GitHub's are called REPO-REF."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
+        members = tree.getmembers()
+        if all(member.name.split("/")[0] == name for member in members):
+            return archive
+        result = io.BytesIO()
+        with tarfile.open(fileobj=result, mode="w:gz") as renamed:
+            for member in members:
+                content = tree.extractfile(member) if member.isreg() else None
+                member.name = "/".join([name, *member.name.split("/")[1:]])
+                renamed.addfile(member, content)
+    return result.getvalue()
+
+
+def install(repository: Path, library: Path, count: int) -> None:
+    """Install what was fetched, load every package of the list, and share the library out to `count` layers."""
+    plan = json.loads((repository / "plan.json").read_text())
+    lines = {name: lists.Line(*line) for name, line in plan["lines"].items()}
+    build(plan["fetched"], lines, repository / "src/contrib")
+    check(lines)
+    entries = layers.scan(Path("/"), str(SITE))
+    sizes: dict[str, int] = {}
+    for path, entry in entries.items():
+        sizes[package_of(path)] = sizes.get(package_of(path), 0) + entry.status.st_size
+    bins = layers.assign(sizes, count)
+    folders = [library / f"{number:02d}" for number in range(count)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    layers.collect(Path("/"), entries.values(), lambda path: folders[bins[package_of(path)]], since=0)
+
+
+def package_of(path: str) -> str:
+    """The package whose file `path` below SITE is."""
+    return path.removeprefix(f"{SITE}/").split("/")[0]
+
+
+# Stripping alone would leave a build id that was made from the debug information.
+MAKEVARS = "".join(
+    f"{name}FLAGS += -g0\n" for name in ("C", "CXX", "CXX11", "CXX14", "CXX17", "CXX20", "CXX23", "F", "FC")
+)
+
+
+def build(fetched: dict[str, Any], lines: dict[str, lists.Line], contrib: Path) -> None:
+    """Install the packages of `contrib` to SITE; what was compiled once, from the same, is taken from the cache."""
+    keys = {name: cache_key(name, fetched, contrib) for name in fetched}
+    for name in fetched:
+        if (COMPILED / keys[name]).is_dir():
+            shutil.copytree(COMPILED / keys[name], SITE / name, symlinks=True)
+    missing = [name for name in fetched if not (SITE / name).exists()]
+    archives = {name: contrib / f"{name}_{fetched[name][0]}.tar.gz" for name in missing}
+    if any(compiles(archive) for archive in archives.values()):
+        debs.install(["r-base-dev"], "r_packages.txt")
+    Path("/tmp/Makevars").write_text(MAKEVARS)
+    for name, run in in_order(archives, fetched):
+        if run.returncode:
+            print("\n".join(run.stdout.splitlines()[-25:]))
+            what = f"{name} {fetched[name][0]} could not be installed{hint(run.stdout)}"
+            sys.exit(f"pyrlab: {place(lines[name], name)}: {what}; R's own words stand above")
+        shutil.copytree(SITE / name, COMPILED / f"{keys[name]}.part", symlinks=True)
+        (COMPILED / f"{keys[name]}.part").rename(COMPILED / keys[name])
+
+
+def in_order(archives: dict[str, Path], fetched: dict[str, Any]) -> Iterator[tuple[str, Run]]:
+    """Install archives, by name, as soon as what they need is installed; each with how it went."""
+    order = TopologicalSorter({name: [need for need in fetched[name][1] if need in archives] for name in archives})
+    order.prepare()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running: dict[Future[Run], str] = {}
+        while order.is_active():
+            running |= {pool.submit(install_archive, name, archives[name]): name for name in order.get_ready()}
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(done)
+                yield name, done.result()
+                order.done(name)
+
+
+def install_archive(name: str, archive: Path) -> Run:
+    """Install one archive to SITE, from a folder whose path, which the help pages keep, is always the same."""
+    with tarfile.open(archive) as tree:
+        tree.extractall("/tmp/source", filter="data")
+    options = ["--strip", "--pkglock", "--built-timestamp=2026-01-01", f"--library={SITE}"]
+    environment = {**os.environ, "R_MAKEVARS_USER": "/tmp/Makevars", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+    command = ["R", "CMD", "INSTALL", *options, f"/tmp/source/{name}"]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def place(line: lists.Line, name: str) -> str:
+    """Where the list asks for a package, and with what, if it is not named there itself."""
+    return f"{line.list} line {line.number}" + ("" if name in line.text else f" ('{line.text}')")
+
+
+def hint(words: str) -> str:
+    """What is missing, where the words of a compiler tell."""
+    if match := re.search(r"^\W*deb: +(\S+)", words, re.MULTILINE):
+        return f", for want of Debian's {match[1]}: add it to r_debs.txt"
+    if match := re.search(r"fatal error: (\S+): No such file or directory", words):
+        return f", for want of the header {match[1]}: add the Debian package that has it to r_debs.txt"
+    if match := re.search(r"cannot find -l(\S+?):", words):
+        return f", for want of the library {match[1]}: add its Debian package, lib{match[1]}-dev, to r_debs.txt"
+    return ""
+
+
+def compiles(archive: Path) -> bool:
+    """Whether installing the archive takes a compiler: it has sources, and is not built yet."""
+    with tarfile.open(archive) as tree:
+        names = tree.getnames()
+        member = tree.extractfile(f"{names[0].split('/')[0]}/DESCRIPTION")
+        assert member is not None
+        return b"\nBuilt:" not in member.read() and any(re.match(r"[^/]+/src/.", name) for name in names)
+
+
+def cache_key(name: str, fetched: dict[str, Any], contrib: Path) -> str:
+    """A digest of all that an installed package is made of: its archive, R, what it needs, and this file's ways."""
+    total = hashlib.sha256(Path(__file__).read_bytes())
+    version, needed = fetched[name]
+    total.update((contrib / f"{name}_{version}.tar.gz").read_bytes())
+    for need in sorted({*needed, "R"}):
+        if need in fetched:
+            total.update(cache_key(need, fetched, contrib).encode())
+        else:
+            package = "r-base-core" if need == "R" else f"r-*-{need.lower()}"
+            shown = subprocess.run(["dpkg-query", "--show", package], capture_output=True)
+            total.update(shown.stdout)
+    return total.hexdigest()[:32]
+
+
+CHECK = r"""
+for (name in commandArgs(TRUE)) tryCatch(
+    suppressWarnings(suppressPackageStartupMessages(library(name, character.only = TRUE))),
+    error = function(error) cat(name, "\t", gsub("\\s+", " ", conditionMessage(error)), "\n", sep = "")
+)
+"""
+
+
+def check(lines: dict[str, lists.Line]) -> None:
+    """Load every package: R's installers report success for what cannot be loaded."""
+    loaded = [name for name in lines if name != "R"]
+    for row in r(CHECK, *loaded).splitlines():
+        name, problem = row.split("\t", 1)
+        if "there is no package called" in problem:
+            problem = "R's names are case-sensitive"
+        sys.exit(f"pyrlab: {place(lines[name], name)}: R cannot load the package '{name}' ({problem})")
+
+
+if __name__ == "__main__":
+    verb, *rest = sys.argv[1:]
+    if verb == "resolve":
+        resolve(Path(rest[0]), Path(rest[1]))
+    else:
+        install(Path(rest[0]), Path(rest[1]), int(rest[2]))

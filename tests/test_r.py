@@ -1,0 +1,184 @@
+"""Where R packages come from, decided as a build decides it, against a real repository on this machine."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lists
+import r
+from servers import WebServer, free_port, serve_files
+
+AGENT = "R/4.5.0 R (4.5.0 x86_64-pc-linux-gnu x86_64 linux-gnu)"
+DEBIAN = {"ggplot2": "3.5.1", "rlang": "1.1.5", "zoo": "1.8-14", "irkernel": "1.3.2"}
+BUILT_IN = {"R": "4.5.0", "stats": "4.5.0", "methods": "4.5.0"}
+
+# name, version, what it needs
+CRAN = [
+    ("gbm", "2.2.2", "Imports: lattice, zoo (>= 1.8)"),
+    ("lattice", "0.22-7", "Depends: R (>= 4.4.0)\nImports: stats"),
+    ("ggplot2", "4.0.0", "Imports: rlang (>= 1.1.6)"),
+    ("rlang", "1.1.6", ""),
+    ("tomorrow", "1.0", "Depends: R (>= 5.0.0)"),
+    ("broken", "1.0", "Imports: nowhere"),
+]
+
+
+def archive(name: str, version: str, needs: str, folder: str = "") -> bytes:
+    """The archive of an R package."""
+    text = f"Package: {name}\nVersion: {version}\n{needs}\n".encode()
+    result = io.BytesIO()
+    with tarfile.open(fileobj=result, mode="w:gz") as tree:
+        member = tarfile.TarInfo(f"{folder or name}/DESCRIPTION")
+        member.size = len(text)
+        tree.addfile(member, io.BytesIO(text))
+    return result.getvalue()
+
+
+@pytest.fixture
+def cran(tmp_path: Path) -> Iterator[WebServer]:
+    """A CRAN-shaped repository with the packages of CRAN, and an older ggplot2 in its archive."""
+    contrib = tmp_path / "src/contrib"
+    (contrib / "Archive/ggplot2").mkdir(parents=True)
+    (contrib / "Archive/ggplot2/ggplot2_3.4.4.tar.gz").write_bytes(archive("ggplot2", "3.4.4", "Imports: rlang"))
+    for name, version, needs in CRAN:
+        (contrib / f"{name}_{version}.tar.gz").write_bytes(archive(name, version, needs))
+    index = "\n\n".join(f"Package: {name}\nVersion: {version}\n{needs}".strip() for name, version, needs in CRAN)
+    (contrib / "PACKAGES.gz").write_bytes(gzip.compress(index.encode()))
+    (tmp_path / "own.tar.gz").write_bytes(archive("own", "0.1", "Imports: zoo, lattice", folder="own-main"))
+    with serve_files(tmp_path) as server:
+        yield server
+
+
+def resolve(url: str, *texts: str) -> r.Plan:
+    """What a list of these lines would come to."""
+    resolver = r.Resolver(r.Web(AGENT), url, url, DEBIAN, BUILT_IN)
+    for number, text in enumerate(texts, start=1):
+        resolver.want(lists.Line(text, "r_packages.txt", number))
+    return resolver.plan
+
+
+def versions(plan: r.Plan) -> dict[str, str]:
+    """What would be fetched, in which version."""
+    return {name: package.version for name, package in plan.fetched.items()}
+
+
+@pytest.mark.parametrize(
+    "line", ["ggplot2", "ggplot2>=3.5", "ggplot2@>=3.5.1", "ggplot2@3.5.1", "ggplot2 >= 3.5", "cran::ggplot2"]
+)
+def test_debian_is_enough(line: str) -> None:
+    """What Debian's package satisfies comes from Debian, and no repository is asked."""
+    nobody = f"http://127.0.0.1:{free_port()}"
+    plan = resolve(nobody, line, "stats")
+    assert (plan.debian, plan.fetched, plan.notes) == ({"ggplot2": "3.5.1"}, {}, [])
+
+
+def test_the_rest_comes_from_cran(cran: WebServer) -> None:
+    """What Debian lacks is fetched with what it needs, but for what Debian or R itself has."""
+    plan = resolve(cran.url, "gbm")
+    assert versions(plan) == {"gbm": "2.2.2", "lattice": "0.22-7"}
+    assert plan.debian == {"zoo": "1.8-14"}
+    assert cran.agents == {AGENT}  # which earns binaries
+
+
+def test_a_newer_version_stands_before_debians(cran: WebServer) -> None:
+    """Only where a newer version is needed does one shadow Debian's, and the user is told which line is why."""
+    plan = resolve(cran.url, "rlang", "ggplot2>=4")
+    assert versions(plan) == {"ggplot2": "4.0.0", "rlang": "1.1.6"}
+    assert plan.debian == {}
+    assert plan.notes == [
+        "ggplot2 4.0.0 stands before Debian's 3.5.1, as r_packages.txt line 2 wants 'ggplot2>=4'",
+        "rlang 1.1.6 stands before Debian's 1.1.5, as ggplot2 needs 'rlang >= 1.1.6'",
+    ]
+
+
+def test_an_old_version_comes_from_the_archive(cran: WebServer) -> None:
+    """An exact version is found among those that the repository has replaced."""
+    plan = resolve(cran.url, "ggplot2@3.4.4")
+    assert versions(plan) == {"ggplot2": "3.4.4"}
+    assert plan.debian == {"rlang": "1.1.5"}
+
+
+def test_an_archive_by_its_address(cran: WebServer) -> None:
+    """url:: takes the package that the archive holds, with what it needs."""
+    assert versions(resolve(cran.url, f"url::{cran.url}/own.tar.gz")) == {"own": "0.1", "lattice": "0.22-7"}
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("latice", "neither Debian nor the R repository has a package named 'latice'; did you mean lattice?"),
+        ("gbm>=3", "no version of gbm satisfies 'gbm >= 3': Debian has none; the R repository has 2.2.2"),
+        ("zoo>=2", "no version of zoo satisfies 'zoo >= 2': Debian has 1.8-14"),
+        (
+            "ggplot2@3.4.5",
+            "no version of ggplot2 satisfies 'ggplot2 == 3.4.5': Debian has 3.5.1; the R repository has 4.0.0",
+        ),
+        ("tomorrow", "tomorrow needs R >= 5.0.0, but this R is 4.5.0"),
+        ("broken", "neither Debian nor the R repository has a package named 'nowhere', which broken needs"),
+        ("ggplot2=>3", "'ggplot2=>3' names no R package; write ggplot2, ggplot2>=3.5, "),
+    ],
+)
+def test_mistakes(cran: WebServer, line: str, sentence: str) -> None:
+    """A line that cannot be had is named, with what is wrong with it."""
+    with pytest.raises(SystemExit) as stopped:
+        resolve(cran.url, "zoo", line)
+    assert str(stopped.value).startswith(f"pyrlab: r_packages.txt line 2: {sentence}")
+
+
+def test_no_repository() -> None:
+    """Where the repository cannot be reached the sentence says so, and what it was needed for."""
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(SystemExit) as stopped:
+        resolve(url, "gbm")
+    start = f"pyrlab: r_packages.txt line 1: Debian has no R package named 'gbm', and {url}/src/contrib/PACKAGES.gz"
+    assert str(stopped.value).startswith(f"{start} cannot be reached: ")
+
+
+def test_two_lines_contradict(cran: WebServer) -> None:
+    """Of two lines that cannot both be had the second is named, with what contradicts it."""
+    with pytest.raises(SystemExit) as stopped:
+        resolve(cran.url, "ggplot2>=4", "ggplot2@3.4.4")
+    sentence = "'ggplot2 == 3.4.4' contradicts ggplot2 4.0.0, which another line needs"
+    assert str(stopped.value) == f"pyrlab: r_packages.txt line 2: {sentence}"
+
+
+def test_what_debian_calls_it() -> None:
+    """Debian's names are lower case, and begin with where the package comes from."""
+    known = {"r-cran-ggplot2", "r-cran-data.table", "r-bioc-limma", "r-cran-both", "r-bioc-both", "ggplot3"}
+    expected = ["r-cran-ggplot2", "r-cran-data.table", "r-bioc-limma", "r-cran-both"]
+    assert r.debian_packages(["GGplot2", "data.table", "limma", "both"], known) == expected
+
+
+@pytest.mark.parametrize(
+    ("debian", "own"), [("1.8-14-1", "1.8-14"), ("3.5.1+dfsg-1", "3.5.1"), ("1:4.5.0-3", "4.5.0"), ("2.0~rc1-2", "2.0")]
+)
+def test_versions_of_debian(debian: str, own: str) -> None:
+    """Debian's version says which of R's it is."""
+    assert r.upstream(debian) == own
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("x.c:1:10: fatal error: glpk.h: No such file or directory", ", for want of the header glpk.h: "),
+        (" * deb: libcurl4-openssl-dev (Debian, Ubuntu, etc)", ", for want of Debian's libcurl4-openssl-dev: "),
+        ("/usr/bin/ld: cannot find -lgsl: No such file or directory", ", for want of the library gsl: "),
+        ("error: expected ';' before '}' token", ""),
+    ],
+)
+def test_what_a_compiler_misses(words: str, hint: str) -> None:
+    """What a compiler misses is named in the sentence, with the list to put it in."""
+    assert r.hint(words).startswith(hint)
+    assert ("r_debs.txt" in r.hint(words)) == bool(hint)
+
+
+def test_an_archive_is_called_after_its_package() -> None:
+    """R finds a package in the folder of its name, which GitHub's archives do not have."""
+    with tarfile.open(fileobj=io.BytesIO(r.repacked(archive("own", "0.1", "", folder="own-main"), "own"))) as tree:
+        assert tree.getnames() == ["own/DESCRIPTION"]

@@ -1,0 +1,169 @@
+"""R packages that Debian lacks, built into rlab from real repositories and installed in a running lab."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from conftest import PROJECT, TAG, copy_checkout, docker, run_make
+from remote import execute
+from servers import WebServer, free_port, serve_files
+
+NAMES = ("pyrlab-base", "pylab", "rlab-base", "rlab")
+OWN = "r-packages"  # the tag of images that these tests rebuild, and the end of their labs' names
+AGENT = "R/4.5.0 R (4.5.0 x86_64-pc-linux-gnu x86_64 linux-gnu)"
+LISTED = ["IRkernel", "glue>=99", "zoo@99.1"]
+
+
+@pytest.fixture(scope="module")
+def source(r_repositories: Path, gateway: str) -> Iterator[WebServer]:
+    """A repository of sources, as CRAN is."""
+    with serve_files(r_repositories / "source", gateway) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def binary(r_repositories: Path, gateway: str) -> Iterator[WebServer]:
+    """A repository of binaries for this R and system, as Package Manager is; only the address differs."""
+    with serve_files(r_repositories / "binary", gateway) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def checkout(images: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkout whose r_packages.txt a test may write, with the images under a tag of their own."""
+    for name in NAMES:
+        docker("tag", f"{name}:{TAG}", f"{name}:{OWN}")
+    yield copy_checkout(tmp_path_factory.mktemp("r") / "pyrlab")
+    for name in reversed(NAMES):
+        subprocess.run(["docker", "image", "rm", f"{name}:{OWN}"], capture_output=True)
+
+
+def build(checkout: Path, server: WebServer, *lines: str) -> subprocess.CompletedProcess[str]:
+    """Build rlab with these lines as r_packages.txt."""
+    (checkout / "r_packages.txt").write_text("".join(f"{line}\n" for line in lines))
+    return run_make(checkout, "build_rlab", TAG=OWN, CRAN=server.url)
+
+
+def in_rlab(command: str) -> str:
+    """What a shell command prints in the rlab that was built."""
+    return docker("run", "--rm", f"rlab:{OWN}", "sh", "-c", command)
+
+
+VERSIONS = """Rscript -e 'cat(sprintf("%s %s", c("glue", "zoo"), c(packageVersion("glue"), packageVersion("zoo"))))'"""
+
+
+def test_compiled_from_source(checkout: Path, source: WebServer) -> None:
+    """What Debian has not in this version is compiled from source, stripped, and no compiler stays."""
+    built = build(checkout, source, *LISTED)
+    assert built.returncode == 0, built.stderr
+    assert in_rlab(VERSIONS) == "glue 99.1 zoo 99.1"
+    assert in_rlab("ls /usr/local/lib/R/site-library").split() == ["glue", "zoo"]  # lattice is Debian's
+    assert in_rlab("command -v gcc cc g++ gfortran || echo none") == "none"
+    library = "/usr/local/lib/R/site-library/glue/libs/glue.so"
+    assert ".debug_info" not in in_rlab(f'python -c \'print(open("{library}", "rb").read())\'')
+    log = (checkout / ".cache/build.log").read_text()
+    assert "Setting up r-base-dev" in log
+    assert source.agents == {AGENT}
+    for name, version, line, text in (("glue", "1.8.0", 2, "glue>=99"), ("zoo", "1.8-14", 3, "zoo@99.1")):
+        note = f"pyrlab: {name} 99.1 stands before Debian's {version}, as r_packages.txt line {line} wants '{text}'"
+        assert note in built.stderr.splitlines()
+
+
+def test_compiled_alike(checkout: Path, source: WebServer) -> None:
+    """Compiling the same again, elsewhere and in another order, gives the same bytes."""
+    assert build(checkout, source, *LISTED).returncode == 0
+    before = docker("image", "inspect", f"rlab:{OWN}", "--format", "{{json .RootFS.Layers}}")
+    records = re.split(r"^ID:\s+", docker("buildx", "du", "--verbose"), flags=re.MULTILINE)
+    for compiled in (record.split()[0] for record in records if "/root/.cache/pyrlab-r" in record):
+        docker("buildx", "prune", "--all", "--force", "--filter", f"id={compiled}")
+    assert build(checkout, source, *reversed(LISTED)).returncode == 0
+    assert "Setting up r-base-dev" in (checkout / ".cache/build.log").read_text()
+    assert docker("image", "inspect", f"rlab:{OWN}", "--format", "{{json .RootFS.Layers}}") == before
+
+
+def test_compiled_once(checkout: Path, source: WebServer) -> None:
+    """Another package costs itself: what was compiled before, from the same, is not compiled again."""
+    assert build(checkout, source, *LISTED).returncode == 0
+    built = build(checkout, source, *LISTED, "docopt>=99")
+    assert built.returncode == 0, built.stderr
+    log = (checkout / ".cache/build.log").read_text()
+    assert "docopt" in log
+    assert "Setting up r-base-dev" not in log  # docopt has nothing to compile
+    assert in_rlab("ls /usr/local/lib/R/site-library").split() == ["docopt", "glue", "zoo"]
+    assert in_rlab(VERSIONS) == "glue 99.1 zoo 99.1"
+
+
+def test_binaries(checkout: Path, binary: WebServer) -> None:
+    """Where the repository has binaries nothing is compiled, and R's user agent says for what system they must be."""
+    built = build(checkout, binary, *LISTED)
+    assert built.returncode == 0, built.stderr
+    assert in_rlab(VERSIONS) == "glue 99.1 zoo 99.1"
+    assert "Setting up r-base-dev" not in (checkout / ".cache/build.log").read_text()
+    assert binary.agents == {AGENT}
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence", "words"),
+    [
+        ("bitops>=99", "bitops 99.1 could not be installed; R's own words stand above", "unknown type name"),
+        (
+            "bitops@98.1",
+            "bitops 98.1 could not be installed, for want of the header glpk.h: add the Debian package that has it to "
+            "r_debs.txt; R's own words stand above",
+            "compilation failed for package",
+        ),
+        ("glue@55", "no version of glue satisfies 'glue == 55': Debian has 1.8.0; the R repository has 99.1", ""),
+        (
+            "latticee",
+            "neither Debian nor the R repository has a package named 'latticee'; did you mean lattice?",
+            "",
+        ),
+    ],
+)
+def test_failures_are_loud(checkout: Path, source: WebServer, line: str, sentence: str, words: str) -> None:
+    """What cannot be had stops the build with the line, and of a compiler with its last words."""
+    before = docker("image", "inspect", f"rlab:{OWN}", "--format", "{{.Id}}")
+    built = build(checkout, source, "IRkernel", line)
+    assert built.returncode != 0
+    said = [said for said in built.stderr.splitlines() if said.startswith("pyrlab: ")]
+    assert said == [f"pyrlab: r_packages.txt line 2: {sentence}"]
+    assert words in built.stderr
+    assert docker("image", "inspect", f"rlab:{OWN}", "--format", "{{.Id}}") == before
+
+
+def test_in_a_notebook(checkout: Path, binary: WebServer, tmp_path: Path) -> None:
+    """install.packages() in a notebook takes several packages from CRAN, and they survive a restart of the lab."""
+    assert build(checkout, binary, "IRkernel").returncode == 0
+    settings: dict[str, str | int] = {"TAG": OWN, "PROJECT": f"{PROJECT}-{OWN}", "FILES": str(tmp_path / "books")}
+    settings |= {"CRAN": binary.url, "RPORT": free_port(), "PORT": free_port(), "TBPORT": free_port()}
+
+    def make(target: str) -> str:
+        made = run_make(checkout, target, **settings)
+        assert made.returncode == 0, made.stderr
+        return made.stdout
+
+    def run(code: str) -> str:
+        url, _, token = make("url_rlab").strip().partition("lab?token=")
+        cell = new_code_cell(code)  # type: ignore[no-untyped-call]
+        done = execute(new_notebook(cells=[cell]), url, token, kernel="ir")  # type: ignore[no-untyped-call]
+        return "".join(output.get("text", "") for output in done.cells[0].outputs)
+
+    try:
+        make("start_rlab")
+        run('install.packages(c("glue", "zoo"))')
+        where = 'cat(dirname(find.package(c("glue", "zoo"))), getOption("Ncpus") == parallel::detectCores())'
+        library = "/home/jovyan/R/x86_64-pc-linux-gnu-library/4.5"
+        assert run(where) == f"{library} {library} TRUE"
+        make("stop_rlab")
+        make("start_rlab")
+        assert run('library(glue); cat(glue("{1 + 1}"), format(packageVersion("glue")))') == "2 99.1"
+    finally:
+        subprocess.run(["docker", "rm", "--force", f"{PROJECT}-{OWN}-rlab"], capture_output=True)
+        for kind, name in (("volume", "_rlab-home"), ("network", "_default")):
+            subprocess.run(["docker", kind, "rm", f"{PROJECT}-{OWN}{name}"], capture_output=True)
