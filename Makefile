@@ -8,6 +8,8 @@ TBPORT     ?= 6006                      # TensorBoard of pylab, likewise
 FILES      ?= $(HOME)/notebooks         # your notebooks, at ~/work in the labs; made if missing
 PYTHONBASE ?= python:3.14-slim-trixie   # the Python image to start from
 BASE       ?= auto                      # registry: pull PYTHONBASE; debian: bootstrap from Debian's archive
+CRAN       ?=                           # where R packages that Debian lacks come from; empty: R's own default
+BIOC       ?=                           # a mirror of Bioconductor; empty: R's own default
 CACERT     ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem)) # certificates a build trusts
 TAG        ?= latest                    # of the images
 PROJECT    ?= pyrlab                    # prefix of containers and volumes, for two sets side by side
@@ -15,9 +17,10 @@ ENGINE     ?=                           # external: never install or start a con
 HOST       ?=                           # user@server, for make tunnel
 SSH_OPTIONS ?=                          # more options for its ssh, as in -p 2222
 P          ?=                           # what make test runs, as in P=tests/test_layers.py
+RUNS       ?= 3                         # how often make bench measures, half an hour each
 
 # A value may be followed by blanks before its comment; what is exported has none.
-PARAMETERS := PORT RPORT TBPORT FILES PYTHONBASE BASE CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS
+PARAMETERS := PORT RPORT TBPORT FILES PYTHONBASE BASE CRAN BIOC CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS RUNS
 $(foreach name,$(PARAMETERS),$(eval export override $(name) := $(strip $($(name)))))
 
 RUN := PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
@@ -25,7 +28,7 @@ RUN := PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
 .DEFAULT_GOAL := help
 .PHONY: help doctor engine engine-ready build build_base build_pylab build_rbase build_rlab pylab rlab \
   start_pylab start_rlab stop stop_pylab stop_rlab url_pylab url_rlab logs_pylab logs_rlab bash_pylab bash_rlab \
-  list tunnel test lint clean
+  list tunnel test lint bench clean
 
 ##@ Set up
 help: ## Show this help
@@ -111,6 +114,9 @@ test: engine-ready .venv/ready ## Prove everything: lint, units, images, labs, n
 
 lint: .venv/ready ## Check the style and types of every file
 	@tests/lint.sh
+
+bench: engine-ready .venv/ready ## Measure pyrlab beside the plain way, and write bench/RESULTS.md
+	@PYTHONPATH=.:tests .venv/bin/python bench/bench.py $(RUNS)
 
 .venv/ready: tests/requirements.txt tests/setup.sh
 	@tests/setup.sh

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_
 from pyrlab.progress import Progress
 
 BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
+NEW = ".new"  # ends the tag of what is built until everything is
 LABEL = "org.pyrlab.inputs"
 ARCHIVE = CACHE / "pyrlab-debian.tar"  # the Python image as bootstrapped from Debian's archive
 
@@ -40,6 +42,7 @@ INPUTS = {
     "rlab-base": ["r_debs.txt", "docker/rlab-base"],
     "rlab": ["r_packages.txt", "docker/rlab"],
 }
+SETTINGS = {"rlab": ["CRAN", "BIOC"]}  # parameters that an image depends on
 PARENT = {"pylab": "pyrlab-base", "rlab-base": "pyrlab-base", "rlab": "rlab-base"}
 
 
@@ -56,11 +59,16 @@ class Image:
     inputs: dict[str, str]
     why: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    written: bool = False  # as NEW, beside the one before
 
     @property
     def tag(self) -> str:
-        """Its name in the engine's store."""
-        return tag_of(self.name)
+        """Its name in the engine's store; until all images are built, that of the new one beside the one before."""
+        return tag_of(self.name) + (NEW if self.written else "")
+
+    def inspect(self) -> dict[str, Any] | None:
+        """What the engine knows of it, None where it is not built yet."""
+        return inspect("image", self.tag)
 
 
 def digest(path: Path) -> str:
@@ -75,6 +83,15 @@ def digest(path: Path) -> str:
         total.update(f"{file.relative_to(path.parent)} {executable} {file.stat().st_size}\n".encode())
         total.update(file.read_bytes())
     return total.hexdigest()[:16]
+
+
+def inputs_of(name: str) -> dict[str, str]:
+    """What the image `name` is made of besides its parent, by what a user would say has changed."""
+    inputs = {path: digest(ROOT / path) for path in INPUTS[name]}
+    for setting in SETTINGS.get(name, []):
+        if value := parameter(setting):
+            inputs[setting] = hashlib.sha256(value.encode()).hexdigest()[:16]  # it may hold a password
+    return inputs
 
 
 def built_from(image: dict[str, Any] | None) -> dict[str, str]:
@@ -94,11 +111,12 @@ def identity(image: dict[str, Any] | None) -> str:
 
 def reasons(image: Image) -> list[str]:
     """Why `image` must be built; empty where the one in the store is made of the very same."""
-    stored = inspect("image", image.tag)
+    stored = image.inspect()
     if stored is None:
         return ["no such image yet"]
     before = built_from(stored)
-    changes = [f"{name} changed" for name in image.inputs if before.get(name) != image.inputs[name]]
+    names = [*image.inputs, *(name for name in before if name not in image.inputs)]
+    changes = [f"{name} changed" for name in names if before.get(name) != image.inputs.get(name)]
     return [change.replace("parent changed", f"{PARENT.get(image.name)} changed") for change in changes]
 
 
@@ -135,8 +153,9 @@ def registry_answers(name: str) -> bool:
 
 
 def bootstrap() -> str:
-    """Make the Python image from Debian's archive, once; its identity for the label."""
-    if not ARCHIVE.exists():
+    """Make the Python image from Debian's archive, once for each recipe; its identity for the label."""
+    recipe = [ROOT / "docker/build/bootstrap.sh", ROOT / "docker/pyrlab-base/dpkg.cfg"]
+    if not ARCHIVE.exists() or ARCHIVE.stat().st_mtime < max(file.stat().st_mtime for file in recipe):
         print("pyrlab: bootstrapping Debian's Python from the archive", file=sys.stderr)
         if subprocess.run(["docker/build/bootstrap.sh", str(ARCHIVE)], cwd=ROOT).returncode:
             raise Problem("Debian's archive could not be bootstrapped; the lines above say why")
@@ -189,48 +208,78 @@ def build(names: list[str]) -> list[Image]:
         if not (ROOT / path).is_file():
             raise Problem(f"the list {path} is missing; an empty file is a valid list")
     source, python = choose_python()
-    images = [Image(name, {path: digest(ROOT / path) for path in INPUTS[name]}) for name in wanted(names)]
+    images = [Image(name, inputs_of(name)) for name in wanted(names)]
     images[0].inputs["Python image"] = python
-    stale = [image for image in images if outdated(image)]
+    by_name = {image.name: image for image in images}
+    stale: list[str] = []  # of a stale image the children are likely to be, too
+    for image in images:
+        if outdated(image, by_name) or PARENT.get(image.name) in stale:
+            stale.append(image.name)
     if not stale:
         return images
     if source == "target:debian":
         images[0].inputs["Python image"] = bootstrap()
     (CACHE / "Dockerfile").write_text(dockerfile.whole())
     settings = {"PYTHON": source, "CACERT": trusted()}
-    with Progress([image.name for image in images], CACHE / "build.log") as progress:
-        if len(stale) > 1:  # every layer of every image, in parallel where the graph allows
-            bake([image.name for image in stale], progress, settings, "--set=*.output=type=cacheonly")
-        write_outdated(images, progress, settings)
-        base, pylab = images[0], next((image for image in images if image.name == "pylab"), None)
-        if pylab and not starts_with(pylab, base):
-            # Python packages are resolved for all images together, so pylab's list can move one of the base.
-            write(base, ["requirements.txt moved a shared package"], progress, settings)
-            write_outdated(images, progress, settings)
+    with Progress([image.name for image in images], CACHE / "build.log") as progress, ThreadPoolExecutor(1) as pool:
+        try:
+            # Every layer of every image, in parallel where the graph allows, while what is ready is written.
+            layers = pool.submit(bake, stale, progress, settings, "--set=*.output=type=cacheonly")
+            write_outdated(images, progress, settings, layers)
+            base, pylab = images[0], next((image for image in images if image.name == "pylab"), None)
+            if pylab and not starts_with(pylab, base):
+                # Python packages are resolved for all images together, so pylab's list can move one of the base.
+                write(base, ["requirements.txt moved a shared package"], progress, settings)
+                write_outdated(images, progress, settings, layers)
+            layers.result()
+            for image in images:
+                publish(image)
+            progress.erase()
+            for note in progress.notes():
+                print(f"pyrlab: {note}", file=sys.stderr)
+        finally:
+            for image in images:
+                if image.written:
+                    docker("image", "rm", image.tag, check=False)
     return images
 
 
-def outdated(image: Image) -> list[str]:
-    """Why `image` is not what its inputs and its parent would give now; empty where it is."""
+def outdated(image: Image, images: dict[str, Image]) -> list[str]:
+    """Why `image` is not what its inputs and its parent, one of `images`, would give now; empty where it is."""
     if image.name in PARENT:
-        image.inputs["parent"] = identity(inspect("image", tag_of(PARENT[image.name])))
+        image.inputs["parent"] = identity(images[PARENT[image.name]].inspect())
     return reasons(image)
 
 
-def write_outdated(images: list[Image], progress: Progress, settings: dict[str, str]) -> None:
+def write_outdated(images: list[Image], progress: Progress, settings: dict[str, str], layers: Future[None]) -> None:
     """Write the images that are outdated, parents first: a child is only if its parent came out otherwise."""
+    by_name = {image.name: image for image in images}
     for image in images:
-        if why := outdated(image):
+        if layers.done():
+            layers.result()  # raises what went wrong elsewhere
+        if why := outdated(image, by_name):
             write(image, why, progress, settings)
 
 
 def write(image: Image, why: list[str], progress: Progress, settings: dict[str, str]) -> None:
-    """Build `image` and put it into the engine's store in the place of the one before."""
-    before = inspect("image", image.tag)
-    bake([image.name], progress, {**settings, "INPUTS": json.dumps(image.inputs)})
+    """Build `image` and put it into the engine's store beside the one before."""
+    tag = parameter("TAG", "latest") + NEW
+    bake([image.name], progress, {**settings, "TAG": tag, "INPUTS": json.dumps(image.inputs)})
+    image.written = True
     image.why = image.why or why
     image.seconds = progress.seconds(image.name)
-    if before and before["Id"] != (inspect("image", image.tag) or {}).get("Id"):
+
+
+def publish(image: Image) -> None:
+    """Put a new image in the place of the one before, which goes if nothing else names it."""
+    if not image.written:
+        return
+    before = inspect("image", tag_of(image.name))
+    docker("tag", image.tag, tag_of(image.name))
+    docker("image", "rm", image.tag)
+    image.written = False
+    after = image.inspect()
+    if before and after and before["Id"] != after["Id"]:
         stale = inspect("image", before["Id"])
         if stale and not stale["RepoTags"]:
             docker("image", "rm", before["Id"], check=False)
@@ -238,7 +287,7 @@ def write(image: Image, why: list[str], progress: Progress, settings: dict[str, 
 
 def starts_with(child: Image, parent: Image) -> bool:
     """Whether the layers of `child` begin with those of `parent`, as both are in the store."""
-    stored = [inspect("image", image.tag) for image in (child, parent)]
+    stored = [image.inspect() for image in (child, parent)]
     layers, first = ((image or {"RootFS": {"Layers": []}})["RootFS"]["Layers"] for image in stored)
     return bool(layers[: len(first)] == first)
 
@@ -253,7 +302,7 @@ def table(images: list[Image]) -> str:
     """One line an image: name, unpacked size, layers, seconds, digest, what was rebuilt and why."""
     rows = [("image", "size", "layers", "seconds", "digest", "")]
     for image in images:
-        stored = inspect("image", image.tag)
+        stored = image.inspect()
         assert stored is not None
         sizes = docker("history", "--human=false", "--format={{.Size}}", image.tag).split()
         size = f"{sum(map(int, sizes)) / 1e6:,.0f} MB"

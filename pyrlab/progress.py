@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 STEPS = [
+    (r"rlab-debs \d+/\d+\] RUN", "R packages"),
+    (r"library \d+/\d+\] RUN", "R packages that Debian lacks"),
     (r"debs \d+/\d+\] RUN", "Debian packages"),
     (r"(shared|pylab)-\d+ \d+/\d+\] RUN", "Python packages"),
     (r"plan \d+/\d+\] RUN", "resolving Python packages"),
@@ -56,9 +59,11 @@ class Progress:
         self.output: dict[str, list[str]] = {}
         self.errors: dict[str, str] = {}
         self.said: set[str] = set()  # the lines that were printed
+        self.heard: set[tuple[str, str, str]] = set()  # the pieces of output that came in
         self.words: list[str] = []  # what bake said outside its JSON
         self.drawn = 0
         self.last_draw = 0.0
+        self.turn = threading.Lock()
 
     def __enter__(self) -> Progress:
         return self
@@ -68,18 +73,27 @@ class Progress:
         self.log.close()
 
     def follow(self, stream: IO[str]) -> None:
-        """Take in everything that one run of bake reports."""
+        """Take in everything that one run of bake reports; two at a time may be followed."""
         for document in documents(stream):
-            if "text" in document:
-                self.words.append(document["text"])
-                self.log.write(document["text"] + "\n")
-            for vertex in document.get("vertexes", []):
-                self.vertex(vertex)
-            for entry in document.get("logs", []):
-                text = base64.b64decode(entry.get("data", "")).decode(errors="replace")
-                self.output.setdefault(entry["vertex"], []).append(text)
-                self.log.write(text)
-            self.draw()
+            with self.turn:
+                self.take(document)
+
+    def take(self, document: dict[str, Any]) -> None:
+        """Take in one report: steps and their output, or other words of bake."""
+        if "text" in document:
+            self.words.append(document["text"])
+            self.log.write(document["text"] + "\n")
+        for vertex in document.get("vertexes", []):
+            self.vertex(vertex)
+        for entry in document.get("logs", []):
+            heard = (entry["vertex"], entry.get("timestamp", ""), entry.get("data", ""))
+            if heard in self.heard and heard[1]:  # both of two runs tell of a step that they share
+                continue
+            self.heard.add(heard)
+            text = base64.b64decode(entry.get("data", "")).decode(errors="replace")
+            self.output.setdefault(entry["vertex"], []).append(text)
+            self.log.write(text)
+        self.draw()
 
     def vertex(self, vertex: dict[str, Any]) -> None:
         """Note that a step was named, started, found in the cache, ended or failed."""
@@ -93,12 +107,10 @@ class Progress:
             self.log.write(f"--- {vertex['name']}\n")
         if vertex.get("completed") and key not in self.completed:
             self.completed[key] = seconds_of(vertex["completed"])
-            took = (
-                "cached"
-                if key in self.cached
-                else f"{self.completed[key] - self.started.get(key, self.completed[key]):.1f} s"
-            )
-            self.log.write(f"--- {took}: {vertex['name']}\n")
+            start = self.started.get(key, self.completed[key])
+            first = min(self.started.values(), default=start)
+            took = f"{self.completed[key] - start:.1f} s from {start - first:.1f} s"
+            self.log.write(f"--- {'cached' if key in self.cached else took}: {vertex['name']}\n")
         step = self.step(key)
         line = f"{self.image(key) or 'build':<12} {step}"
         if not self.live and step and key in self.started and key not in self.cached and line not in self.said:
@@ -158,6 +170,11 @@ class Progress:
             sys.stderr.write(f"\033[{self.drawn}A\033[J")
             self.drawn = 0
 
+    def notes(self) -> list[str]:
+        """What pyrlab's own tools want the user to know of a build that worked."""
+        text = "".join("".join(output) for output in self.output.values())
+        return sorted(set(re.findall(r"^pyrlab note: (.*)$", text, re.MULTILINE)))
+
     def failure(self) -> str:
         """One sentence on why the build failed, after the last lines of the step that did."""
         self.erase()
@@ -167,7 +184,8 @@ class Progress:
             if sentence and "stand above" not in sentence[1]:
                 return sentence[1]
             if text:
-                print("\n".join(text.splitlines()[-30:]), file=sys.stderr)
+                last = [line for line in text.splitlines() if not line.startswith("pyrlab: ")][-30:]
+                print("\n".join(last), file=sys.stderr)
                 return (
                     sentence[1] if sentence else f"a build step failed ({self.step(key) or self.names[key]}): {error}"
                 )

@@ -148,7 +148,7 @@ def test_an_image_that_was_not_built_takes_no_time(progress: Progress) -> None:
     [
         (BASE_NAME, "pyrlab-base", "Debian packages"),
         (RBASE_NAME, "rlab-base", "Debian packages"),
-        ("[rlab rlab-debs 1/1] RUN apt", "rlab", "Debian packages"),
+        ("[rlab rlab-debs 1/1] RUN apt", "rlab", "R packages"),
         (PYLAB_NAME, "pylab", "Python packages"),
         ("[pylab shared-02 1/1] RUN python3", "pyrlab-base", "Python packages"),
         ("[pylab plan 1/1] RUN python3 wheels.py plan", "", "resolving Python packages"),
