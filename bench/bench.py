@@ -1,0 +1,464 @@
+"""Measure pyrlab beside the plain way to build the same images, and beside no images at all (make bench).
+
+bench.py [RUNS]      writes RESULTS.md, results.json and results.svg beside this file
+
+pyrlab   make build, in a copy of this checkout
+plain    the Dockerfiles of plain/: chained, pip install --no-cache-dir, one docker build after another
+floor    apt-get install and uv pip install from warm caches in a chroot: no image, no isolation
+
+All three install the same lists onto the same bootstrapped Debian. What the network does to one it does to
+the others, in turns. Needs root, for the chroot, and half an hour a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+
+from pyrlab import build
+from pyrlab.docker import ROOT, docker, inspect
+from remote import execute
+from servers import free_port, serve_registry
+
+HERE = Path(__file__).resolve().parent
+TAG = "bench"
+IMAGES = ("pyrlab-base", "pylab", "rlab-base", "rlab")
+BUMPED, ADDED = "duckdb", "cowsay"  # a large package and a small one, neither with dependencies
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+
+Samples = dict[str, dict[str, list[float]]]  # work → way → one value a run
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long `action` takes."""
+    started = time.monotonic()
+    action()
+    return time.monotonic() - started
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
+    """Run a command that must succeed; what it says is shown if it does not."""
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(f"bench: {' '.join(map(str, command))} failed\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+
+class Pyrlab:
+    """make, as a user types it."""
+
+    def __init__(self, checkout: Path) -> None:
+        self.checkout = checkout
+        self.settings = (f"TAG={TAG}", f"PROJECT=pyrlab-{TAG}", "BASE=debian")
+
+    def forget(self) -> None:
+        """Remove the images and the build cache, but not what both start from."""
+        run("make", "clean", *self.settings, cwd=self.checkout)
+        build.ARCHIVE.exists() or build.bootstrap()
+        (self.checkout / ".cache").mkdir(exist_ok=True)
+        shutil.copy2(build.ARCHIVE, self.checkout / ".cache")
+
+    def build(self) -> None:
+        """Build what is necessary."""
+        run("make", "build", *self.settings, cwd=self.checkout)
+
+    def image(self, name: str) -> str:
+        """The name of an image in the engine's store."""
+        return f"{name}:{TAG}"
+
+
+class Plain:
+    """docker build, image after image."""
+
+    def __init__(self, checkout: Path) -> None:
+        self.checkout = checkout
+        self.options: tuple[str, ...] = ()
+        run("docker", "import", build.ARCHIVE, "pyrlab-debian")
+
+    def forget(self) -> None:
+        """Remove the images, and let the next build use no cache."""
+        docker("image", "rm", "--force", *(self.image(name) for name in IMAGES), check=False)
+        self.options = ("--no-cache",)
+
+    def build(self) -> None:
+        """Build all images, as docker's own cache allows."""
+        secret = f"id=ca,src={CERTIFICATES}"
+        for name in IMAGES:
+            dockerfile = HERE / "plain" / name / "Dockerfile"
+            command = ["docker", "build", *self.options, "--secret", secret, "--tag", self.image(name)]
+            run(*command, "--file", dockerfile, ".", cwd=self.checkout)
+        self.options = ()
+
+    def image(self, name: str) -> str:
+        """The name of an image in the engine's store."""
+        return f"plain-{name}"
+
+
+class Floor:
+    """The same packages in a chroot."""
+
+    def __init__(self, checkout: Path, folder: Path) -> None:
+        self.checkout, self.root, self.caches = checkout, folder / "root", folder / "caches"
+
+    def chroot(self, *command: str) -> list[str]:
+        """The command that runs `command` in the chroot."""
+        variables = ["PATH=/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root"]
+        variables += ["DEBIAN_FRONTEND=noninteractive", "UV_CACHE_DIR=/caches/uv", "UV_PYTHON=/opt/venv"]
+        return ["chroot", str(self.root), "env", "-i", *variables, f"SSL_CERT_FILE={CERTIFICATES}", *command]
+
+    def forget(self) -> None:
+        """Start from the bare system again, with the caches."""
+        self.close()
+        self.root.mkdir(parents=True)
+        run("tar", "xf", build.ARCHIVE, "-C", self.root)
+        for inside, outside in (("caches", self.caches), ("var/cache/apt", self.caches / "apt")):
+            outside.mkdir(parents=True, exist_ok=True)
+            (self.root / inside).mkdir(exist_ok=True)
+            run("mount", "--bind", outside, self.root / inside)
+        for kind in ("proc", "dev"):
+            run("mount", "--bind", f"/{kind}", self.root / kind)
+        shutil.copy("/etc/resolv.conf", self.root / "etc/resolv.conf")
+        shutil.copy(Path(sys.executable).parent / "uv", self.root / "usr/bin/uv")
+
+    def build(self) -> None:
+        """Install what the lists say; what is there already is left alone."""
+        debs = [*names(ROOT / "docker/pyrlab-base/debs.txt"), *names(self.checkout / "base_debs.txt")]
+        debs += names(self.checkout / "r_debs.txt")
+        debs += [f"r-cran-{name.lower()}" for name in names(self.checkout / "r_packages.txt")]
+        if not (self.root / "opt/venv").exists():
+            run(*self.chroot("apt-get", "-q=2", "update"))
+            keep = "--option=Binary::apt-get::APT::Keep-Downloaded-Packages=true"
+            run(*self.chroot("apt-get", "-q=2", "install", "-y", "--no-install-recommends", keep, *debs))
+            shutil.copy(CERTIFICATES, self.root / CERTIFICATES[1:])
+            run(*self.chroot("uv", "venv", "--quiet", "--python", "/usr/bin/python3", "/opt/venv"))
+        for source in (ROOT / "docker/pyrlab-base/jupyter.txt", self.checkout / "requirements.txt"):
+            shutil.copy(source, self.root / "tmp")
+        lists = ["-r", "/tmp/jupyter.txt", "-r", "/tmp/requirements.txt"]
+        run(*self.chroot("uv", "pip", "install", "--quiet", "--compile-bytecode", "--link-mode=copy", *lists))
+
+    def close(self) -> None:
+        """Leave nothing mounted."""
+        for path in ("dev", "proc", "var/cache/apt", "caches"):
+            subprocess.run(["umount", self.root / path], capture_output=True)
+        if self.root.exists() and not any(os.path.ismount(self.root / path) for path in ("dev", "proc", "caches")):
+            shutil.rmtree(self.root)
+
+
+def names(path: Path) -> list[str]:
+    """The packages of a list."""
+    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def newest(package: str) -> str:
+    """The version of a Python package that the index offers now."""
+    command = [str(Path(sys.executable).parent / "uv"), "pip", "compile", "--quiet", "--python-version=3.13", "-"]
+    environment = {**os.environ, "SSL_CERT_FILE": CERTIFICATES}
+    done = subprocess.run(command, input=package, capture_output=True, text=True, check=True, env=environment)
+    found = re.search(rf"^{package}==(\S+)", done.stdout, re.MULTILINE)
+    assert found, done.stdout
+    return found[1]
+
+
+class Registry:
+    """A real registry on this machine, and a puller that keeps what it has fetched."""
+
+    def __init__(self, address: str, log: Path, store: Path) -> None:
+        self.address, self.log, self.store = address, log, store
+
+    def push(self, image: str, name: str) -> None:
+        """Push an image of the engine's store as `name`."""
+        docker("tag", image, f"{self.address}/{name}")
+        docker("push", "--quiet", f"{self.address}/{name}")
+        docker("image", "rm", f"{self.address}/{name}")
+
+    def pulled(self, name: str) -> float:
+        """Pull `name` into the puller's store `name` before its colon; the megabytes that the registry sent."""
+        self.store.mkdir(exist_ok=True)
+        before = len(self.log.read_text())
+        store = self.store / name.partition(":")[0]
+        run("skopeo", "copy", "--src-tls-verify=false", f"docker://{self.address}/{name}", f"oci:{store}:pulled")
+        sent = 0
+        for line in self.log.read_text()[before:].splitlines():
+            entry = json.loads(line) if line.startswith("{") else {}
+            if entry.get("msg") == "response completed" and entry.get("http.request.method") == "GET":
+                sent += int(entry["http.response.written"])
+        return sent / 1e6
+
+
+def sizes(image: str) -> tuple[float, float]:
+    """Unpacked and compressed megabytes of an image."""
+    unpacked = sum(map(int, docker("history", "--human=false", "--format={{.Size}}", image).split()))
+    compressed = int(docker("image", "inspect", "--format={{.Size}}", image))
+    return unpacked / 1e6, compressed / 1e6
+
+
+def layers(image: str) -> list[str]:
+    """The digests of the layers of an image."""
+    found: list[str] = (inspect("image", image) or {})["RootFS"]["Layers"]
+    return found
+
+
+def wait(url: str) -> None:
+    """Return as soon as a Jupyter server answers."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urlopen(url, timeout=5).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def first_answer(start: Callable[[int], Callable[[], object]]) -> tuple[float, float]:
+    """Seconds until the JupyterLab that `start` starts on a port answers, and until its first cell is executed."""
+    port = free_port()
+    started = time.monotonic()
+    stop = start(port)
+    try:
+        wait(f"http://127.0.0.1:{port}/api?token=bench")
+        answered = time.monotonic() - started
+        cell = new_notebook(cells=[new_code_cell("print(6 * 7)")])  # type: ignore[no-untyped-call]
+        done = execute(nbformat.from_dict(cell), f"http://127.0.0.1:{port}/", "bench", kernel="python3")  # type: ignore[no-untyped-call]
+        assert done.cells[0].outputs[0].text == "42\n", done.cells[0].outputs
+        return answered, time.monotonic() - started
+    finally:
+        stop()
+
+
+def start_image(image: str) -> Callable[[int], Callable[[], object]]:
+    """Start the lab of an image with docker run."""
+
+    def start(port: int) -> Callable[[], object]:
+        command = ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--IdentityProvider.token=bench"]
+        name = docker("run", "--detach", "--rm", f"--publish=127.0.0.1:{port}:8888", image, *command).strip()
+        return lambda: docker("rm", "--force", name)
+
+    return start
+
+
+def start_bare(floor: Floor) -> Callable[[int], Callable[[], object]]:
+    """Start jupyter lab in the chroot."""
+
+    def start(port: int) -> Callable[[], object]:
+        command = ["jupyter", "lab", "--allow-root", "--no-browser", f"--port={port}", "--IdentityProvider.token=bench"]
+        process = subprocess.Popen(floor.chroot(*command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def stop() -> None:
+            process.terminate()
+            process.wait()
+
+        return stop
+
+    return start
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A folder for everything that the bench makes, gone afterwards as are its images."""
+    folder = Path("/var/tmp/pyrlab-bench")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        run("make", "clean", f"TAG={TAG}", f"PROJECT=pyrlab-{TAG}", cwd=folder / "pyrlab")
+        for image in (*(f"plain-{name}" for name in reversed(IMAGES)), "pyrlab-debian"):
+            docker("image", "rm", "--force", image, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def note(samples: Samples, work: str, way: str, value: float) -> None:
+    """Keep one figure, and show it."""
+    samples.setdefault(work, {}).setdefault(way, []).append(value)
+    print(f"{work:<52} {way:<7} {value:8.2f}", flush=True)
+
+
+def measure_images(samples: Samples, pyrlab: Pyrlab, plain: Plain, floor: Floor, starts: int) -> None:
+    """How large the images are, and how fast their labs start."""
+    for name in IMAGES:
+        for way, subject in (("pyrlab", pyrlab), ("plain", plain)):
+            unpacked, compressed = sizes(subject.image(name))
+            note(samples, f"{name} unpacked, MB", way, unpacked)
+            note(samples, f"{name} compressed, MB", way, compressed)
+    labs = {
+        "pyrlab": start_image(pyrlab.image("pylab")),
+        "plain": start_image(plain.image("pylab")),
+        "floor": start_bare(floor),
+    }
+    for number in range(starts + 1):
+        for way, start in labs.items():
+            answered, executed = first_answer(start)
+            if number:  # the first brings the files into memory
+                note(samples, "from start to an answering JupyterLab, s", way, answered)
+                note(samples, "from start to the first executed cell, s", way, executed)
+
+
+def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
+    """Every work in every way, `runs` times in turns."""
+    samples: Samples = {}
+    facts: dict[str, Any] = {"identical layers": {}}
+
+    checkout = folder / "pyrlab"
+    ignored = shutil.ignore_patterns(".venv", ".git", ".cache", "__pycache__", "screenshots")
+    shutil.copytree(ROOT, checkout, ignore=ignored)
+    build.bootstrap()
+    pyrlab, plain, floor = Pyrlab(checkout), Plain(checkout), Floor(checkout, folder / "floor")
+    requirements = checkout / "requirements.txt"
+    listed = [name for name in names(requirements) if name != BUMPED]
+    older = f"{BUMPED}<{newest(BUMPED)}"
+
+    def list_packages(*more: str) -> None:
+        requirements.write_text("\n".join([*listed, *more]) + "\n")
+
+    list_packages(older)
+    floor.forget()
+    floor.build()  # fills its caches
+    with serve_registry(folder / "registry") as (address, log):
+        registry = Registry(address, log, folder / "puller")
+        clean: dict[str, list[str]] = {}
+        for _ in range(runs):
+            ways: tuple[tuple[str, Pyrlab | Plain | Floor], ...]
+            ways = (("pyrlab", pyrlab), ("plain", plain), ("floor", floor))
+            for way, subject in ways:
+                list_packages(older)
+                subject.forget()
+                note(samples, "clean build of all four images, s", way, seconds(subject.build))
+                if not isinstance(subject, Floor):
+                    made = [layer for name in IMAGES for layer in layers(subject.image(name))]
+                    same = sum(a == b for a, b in zip(made, clean.get(way, made), strict=True))
+                    facts["identical layers"][way] = [
+                        min(same, facts["identical layers"].get(way, [same])[0]),
+                        len(made),
+                    ]
+                    clean[way] = made
+                    registry.push(subject.image("pylab"), f"{way}:clean")
+                note(samples, "nothing changed, s", way, seconds(subject.build))
+                for work, more in (
+                    ("one small package added", (older, ADDED)),
+                    ("one large package bumped", (BUMPED, ADDED)),
+                ):
+                    list_packages(*more)
+                    note(samples, f"{work}, s", way, seconds(subject.build))
+                    if not isinstance(subject, Floor):
+                        registry.push(subject.image("pylab"), f"{way}:{work.split()[-1]}")
+                if not isinstance(subject, Floor):
+                    shutil.rmtree(registry.store / way, ignore_errors=True)
+                    note(samples, "first pull of pylab, MB", way, registry.pulled(f"{way}:clean"))
+                    note(samples, "pull after one small package added, MB", way, registry.pulled(f"{way}:added"))
+                    note(samples, "pull after one large package bumped, MB", way, registry.pulled(f"{way}:bumped"))
+    measure_images(samples, pyrlab, plain, floor, max(runs, 3))
+    floor.close()
+    return samples, facts
+
+
+BARS = {  # ratios to the plain way, or to the floor where a bar says so
+    "clean build of all four images, s": ("plain", 0.6),
+    "one small package added, s": ("plain", 0.15),
+    "pull after one small package added, MB": ("plain", 0.01),
+    "pylab unpacked, MB": ("plain", 0.9),
+    "rlab unpacked, MB": ("plain", 0.9),
+    "from start to an answering JupyterLab, s": ("floor", 1.25),
+}
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    engine = docker("version", "--format", "{{.Server.Version}}").strip()
+    buildx = docker("buildx", "version").split()[1]
+    system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    return (
+        f"{model[1] if model else platform.machine()}, {os.cpu_count()} processors, {memory:.0f} GB of memory; "
+        f"{system}, Linux {platform.release()}; engine {engine}, Buildx {buildx}, Python {platform.python_version()}"
+    )
+
+
+def report(samples: Samples, facts: dict[str, Any], runs: int) -> str:
+    """RESULTS.md."""
+    lines = [
+        "# What pyrlab costs, measured",
+        "",
+        f"Medians of {runs} runs, written by `make bench` on {date.today()}.",
+        f"{machine()}.",
+        "",
+        "* **pyrlab**: `make build`.",
+        "* **plain**: [chained Dockerfiles](plain), `pip install --no-cache-dir`, one `docker build` after another.",
+        "* **floor**: `apt-get install` and `uv pip install` from warm caches in a chroot; no image at all.",
+        "",
+        "All three install the same lists onto the same Debian, in turns over the same network; only the floor's",
+        "downloads are cached, pyrlab and plain fetch theirs anew for each clean build.",
+        "",
+        "![The medians as bars](results.svg)",
+        "",
+        "| work | pyrlab | plain | floor | ratio | bar |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for work, ways in samples.items():
+        medians = {way: statistics.median(values) for way, values in ways.items()}
+        cells = [f"{medians[way]:,.1f}" if way in medians else "" for way in ("pyrlab", "plain", "floor")]
+        other, bar = BARS.get(work, ("plain", None))
+        ratio = f"{medians['pyrlab'] / medians[other]:.3f} of {other}"
+        lines.append(f"| {work} | {' | '.join(cells)} | {ratio} | {f'≤ {bar}' if bar else ''} |")
+    same = {way: "{} of {}".format(*numbers) for way, numbers in facts["identical layers"].items()}
+    lines.append(f"| identical layers of clean builds | {same['pyrlab']} | {same['plain']} | | | all |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(samples: Samples) -> str:
+    """The medians as bars, drawn by the matplotlib of the pylab image."""
+    shown = [work for work in samples if "compressed" not in work and "base" not in work]
+    panels = [
+        {
+            "title": work.rpartition(", ")[0],
+            "unit": work.rpartition(", ")[2],
+            "bars": {way: statistics.median(values) for way, values in samples[work].items()},
+        }
+        for work in shown
+    ]
+    command = ["docker", "run", "--rm", "--interactive", "--volume", f"{HERE / 'picture.py'}:/picture.py:ro"]
+    done = subprocess.run(
+        [*command, f"pylab:{TAG}", "python", "/picture.py"],
+        input=json.dumps(panels),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def main() -> None:
+    """Measure and write."""
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    if os.geteuid():
+        sys.exit("bench: the chroot that pyrlab is compared with needs root; run make bench as root")
+    with workplace() as folder:
+        samples, facts = measure(runs, folder)
+        (HERE / "results.json").write_text(json.dumps({"runs": runs, "samples": samples, **facts}, indent=1) + "\n")
+        (HERE / "results.svg").write_text(picture(samples))
+        (HERE / "RESULTS.md").write_text(report(samples, facts, runs))
+
+
+if __name__ == "__main__":
+    main()
