@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyrlab import build
+from servers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 TAG = "test"  # of the images that are built here
@@ -24,6 +24,7 @@ ORDER = [
     "documentation",
     "layers",
     "lists",
+    "r",
     "progress",
     "images",
     "labs",
@@ -31,6 +32,8 @@ ORDER = [
     "browser",
     "pdf",
     "build",
+    "r_packages",
+    "reproducible",
     "clean",
 ]
 
@@ -56,12 +59,10 @@ def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def copy_checkout(copy: Path) -> Path:
+    """Copy this checkout to `copy`, with what has been bootstrapped."""
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "screenshots", "__pycache__"))
+    return copy
 
 
 def run_make(checkout: Path, *targets: str, **parameters: str | int) -> subprocess.CompletedProcess[str]:
@@ -125,6 +126,28 @@ def images(make: Make, debian: Path) -> str:
     return built.stdout
 
 
+@pytest.fixture(scope="session")
+def r_repositories(images: str) -> Path:
+    """CRAN-shaped repositories, source and binary, of real packages that are newer than Debian's; made once."""
+    script = ROOT / "tests" / "cran.sh"
+    folder = ROOT / f".cache/r-repositories-{build.digest(script)}"
+    if not folder.exists():
+        run = ["--detach", "--user", "0", "--volume", f"{script}:/cran.sh:ro", "--entrypoint", "bash"]
+        container = docker("run", *run, f"rlab:{TAG}", "/cran.sh", "/repositories")
+        try:
+            assert docker("wait", container) == "0", docker("logs", container)
+            docker("cp", f"{container}:/repositories", str(folder))
+        finally:
+            docker("rm", "--force", container)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gateway() -> str:
+    """The address at which builds and labs find this machine."""
+    return docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+
+
 def start(lab: str, make: Make, files: Path, port: int) -> Iterator[Lab]:
     """Start `lab` with make, and remove its container and volume afterwards."""
     started = make(f"start_{lab}")
@@ -167,7 +190,5 @@ def lab(name: str, request: pytest.FixtureRequest) -> Lab:
 
 @pytest.fixture
 def checkout(tmp_path: Path, debian: Path) -> Path:
-    """A copy of this checkout whose lists a test may change, with what has been bootstrapped."""
-    copy = tmp_path / "pyrlab"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "screenshots", "__pycache__"))
-    return copy
+    """A copy of this checkout whose lists a test may change."""
+    return copy_checkout(tmp_path / "pyrlab")

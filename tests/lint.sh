@@ -10,6 +10,7 @@ mypy pyrlab
 mypy docker/build
 mypy docker/run/*.py docker/run/pdf
 mypy tests
+MYPYPATH=docker/build:tests mypy bench
 mapfile -t scripts < <(git ls-files --cached --others --exclude-standard '*.sh')
 shellcheck "${scripts[@]}"
 python3 -m pyrlab.dockerfile | hadolint -

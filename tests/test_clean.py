@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROJECT, TAG, docker, free_port, run_make
+from conftest import PROJECT, TAG, docker, run_make
+from servers import free_port
 
 OWN = f"{PROJECT}-clean"  # prefix of the containers and volumes that are removed here
 OWN_TAG = f"{TAG}-clean"

@@ -23,8 +23,9 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from conftest import PROJECT, ROOT, Lab, Make, docker, free_port, run_make
+from conftest import PROJECT, ROOT, Lab, Make, docker, run_make
 from remote import execute
+from servers import free_port
 
 SPARE = f"{PROJECT}-spare"  # prefix of labs that a test may stop and remove
 THEME = "lab/api/settings/@jupyterlab/apputils-extension:themes"
