@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pypdf import PdfReader
 
-from conftest import Lab
+from conftest import Lab, docker
 
 PATIENCE = 60  # seconds for one export
 NOT_TYPESET = "could not be typeset"
@@ -76,6 +76,45 @@ def test_formula(formula: str, lab: Lab, path: Path) -> None:
     assert squeezed(NOT_TYPESET) not in text
     assert "\\" not in text, "the formula's source is shown"
     assert text.count(FORMULAS[formula]) == 2
+
+
+REPORT = f"""---
+title: Cars
+output: pdf_document
+---
+
+{WORDS}
+
+$$\\int_0^1 x\\,dx = \\frac12$$
+
+```{{r}}
+knitr::kable(head(cars, 1))
+```
+
+```{{r, echo=FALSE, fig.cap="Braking"}}
+plot(cars)
+```
+"""
+
+
+def test_r_markdown(rlab: Lab) -> None:
+    """R Markdown's pdf_document and html_document work as they are written elsewhere, without TeX."""
+    report = rlab.files / "Übung.Rmd"
+    report.write_text(REPORT, encoding="utf-8")
+    made = [report.with_suffix(".pdf"), report.with_suffix(".html")]
+    try:
+        for form in ("pdf_document", "html_document"):
+            render = f'rmarkdown::render("work/{report.name}", "{form}", quiet = TRUE)'
+            docker("exec", rlab.container, "Rscript", "-e", render)
+        words = text_of(PdfReader(made[0]))
+        for part in ("Cars", WORDS, "speed", "Braking", "∫"):
+            assert squeezed(part) in words
+        page = made[1].read_text(encoding="utf-8")
+        assert WORDS in page
+        assert '<img src="data:image/png;base64,' in page
+    finally:
+        for path in (report, *made):
+            path.unlink(missing_ok=True)
 
 
 def test_result_without_number(lab: Lab, path: Path) -> None:

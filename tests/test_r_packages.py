@@ -165,5 +165,5 @@ def test_in_a_notebook(checkout: Path, binary: WebServer, tmp_path: Path) -> Non
         assert run('library(glue); cat(glue("{1 + 1}"), format(packageVersion("glue")))') == "2 99.1"
     finally:
         subprocess.run(["docker", "rm", "--force", f"{PROJECT}-{OWN}-rlab"], capture_output=True)
-        for kind, name in (("volume", "_rlab-home"), ("network", "_default")):
+        for kind, name in (("volume", "_rlab-home"), ("volume", "_pylab-home"), ("network", "_default")):
             subprocess.run(["docker", kind, "rm", f"{PROJECT}-{OWN}{name}"], capture_output=True)
