@@ -199,6 +199,17 @@ def test_the_last_lines_of_a_failed_step_are_shown(progress: Progress, capsys: p
     assert capsys.readouterr().err.splitlines() == [f"line {number}" for number in range(70, 100)]
 
 
+def test_what_two_runs_say_of_one_step_is_heard_once(progress: Progress) -> None:
+    """While images are written, two runs of bake report the same steps; the user and the log read each word once."""
+    said = log(RBASE, "pyrlab note: rlang 1.1.6 stands before Debian's 1.1.5\n")
+    said["logs"][0]["timestamp"] = "2026-11-20T17:57:35.1Z"
+    for _ in range(2):
+        progress.follow(stream([vertex(RBASE, RBASE_NAME, "34.8"), said]))
+    progress.log.flush()
+    assert Path(progress.log.name).read_text().count("stands before") == 1
+    assert progress.notes() == ["rlang 1.1.6 stands before Debian's 1.1.5"]
+
+
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
