@@ -57,6 +57,7 @@ class Image:
 
     name: str
     inputs: dict[str, str]
+    parent: Image | None
     why: list[str] = field(default_factory=list)
     seconds: float = 0.0
     written: bool = False  # as NEW, beside the one before
@@ -202,18 +203,25 @@ def alone() -> Iterator[None]:
         yield
 
 
-def build(names: list[str]) -> list[Image]:
-    """Build what must be built of `names` and their parents."""
+def check_lists() -> None:
+    """Stop where one of the four lists is missing."""
     for path in ("requirements.txt", "r_packages.txt", "base_debs.txt", "r_debs.txt"):
         if not (ROOT / path).is_file():
             raise Problem(f"the list {path} is missing; an empty file is a valid list")
+
+
+def build(names: list[str]) -> list[Image]:
+    """Build what must be built of `names` and their parents."""
+    check_lists()
     source, python = choose_python()
-    images = [Image(name, inputs_of(name)) for name in wanted(names)]
+    images: list[Image] = []
+    for name in wanted(names):
+        parent = next((image for image in images if image.name == PARENT.get(name)), None)
+        images.append(Image(name, inputs_of(name), parent))
     images[0].inputs["Python image"] = python
-    by_name = {image.name: image for image in images}
     stale: list[str] = []  # of a stale image the children are likely to be, too
     for image in images:
-        if outdated(image, by_name) or PARENT.get(image.name) in stale:
+        if outdated(image) or PARENT.get(image.name) in stale:
             stale.append(image.name)
     if not stale:
         return images
@@ -244,20 +252,19 @@ def build(names: list[str]) -> list[Image]:
     return images
 
 
-def outdated(image: Image, images: dict[str, Image]) -> list[str]:
-    """Why `image` is not what its inputs and its parent, one of `images`, would give now; empty where it is."""
-    if image.name in PARENT:
-        image.inputs["parent"] = identity(images[PARENT[image.name]].inspect())
+def outdated(image: Image) -> list[str]:
+    """Why `image` is not what its inputs and its parent would give now; empty where it is."""
+    if image.parent:
+        image.inputs["parent"] = identity(image.parent.inspect())
     return reasons(image)
 
 
 def write_outdated(images: list[Image], progress: Progress, settings: dict[str, str], layers: Future[None]) -> None:
     """Write the images that are outdated, parents first: a child is only if its parent came out otherwise."""
-    by_name = {image.name: image for image in images}
     for image in images:
         if layers.done():
             layers.result()  # raises what went wrong elsewhere
-        if why := outdated(image, by_name):
+        if why := outdated(image):
             write(image, why, progress, settings)
 
 

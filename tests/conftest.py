@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from servers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 TAG = "test"  # of the images that are built here
+NAMES = tuple(build.INPUTS)  # of the images, parents first
 PROJECT = "pyrlab-test"  # prefix of the containers and volumes that are started here
 
 # Fast checks first, so that they fail first; pruning the build cache last, since it slows what follows.
@@ -57,6 +59,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def docker(*arguments: str) -> str:
     """The output of a docker command that must succeed."""
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def layers(image: str) -> list[str]:
+    """The digests of an image's layers, lowest first."""
+    found: list[str] = json.loads(docker("image", "inspect", image, "--format", "{{json .RootFS.Layers}}"))
+    return found
 
 
 def copy_checkout(copy: Path) -> Path:

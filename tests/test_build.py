@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TAG, docker, run_make
+from conftest import NAMES, TAG, docker, layers, run_make
 from servers import serve_registry
 
-NAMES = ("pyrlab-base", "pylab", "rlab-base", "rlab")
 CHANGE = "change"  # the tag of images that these tests rebuild
 
 NO_CRAN = "http://127.0.0.1:1"
@@ -37,12 +36,6 @@ MISTAKES = [
 def state(tag: str) -> dict[str, str]:
     """The identity of each image in the engine's store."""
     return {name: docker("image", "inspect", f"{name}:{tag}", "--format", "{{.Id}}") for name in NAMES}
-
-
-def layers(name: str) -> list[str]:
-    """The digests of an image's layers, lowest first."""
-    found: list[str] = json.loads(docker("image", "inspect", f"{name}:{CHANGE}", "--format", "{{json .RootFS.Layers}}"))
-    return found
 
 
 @pytest.fixture
@@ -90,7 +83,7 @@ def test_mistake(checkout: Path, name: str, line: str, sentence: str) -> None:
 @pytest.mark.usefixtures("own_images")
 def test_one_package_added(checkout: Path) -> None:
     """Adding a small Python package changes one layer of pylab, and no other image."""
-    before, before_layers = state(CHANGE), layers("pylab")
+    before, before_layers = state(CHANGE), layers(f"pylab:{CHANGE}")
     append(checkout / "requirements.txt", "cowsay")
     built = run_make(checkout, "build", TAG=CHANGE)
     assert built.returncode == 0, built.stderr
@@ -98,7 +91,7 @@ def test_one_package_added(checkout: Path) -> None:
     assert row.endswith("rebuilt: requirements.txt changed")
     after = state(CHANGE)
     assert {name for name in NAMES if after[name] != before[name]} == {"pylab"}
-    assert len(set(layers("pylab")) - set(before_layers)) == 1
+    assert len(set(layers(f"pylab:{CHANGE}")) - set(before_layers)) == 1
     assert docker("run", "--rm", f"pylab:{CHANGE}", "python", "-c", "import cowsay; print('moo')").endswith("moo")
 
 

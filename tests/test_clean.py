@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROJECT, TAG, docker, run_make
+from conftest import NAMES, PROJECT, TAG, docker, run_make
 from servers import free_port
 
 OWN = f"{PROJECT}-clean"  # prefix of the containers and volumes that are removed here
 OWN_TAG = f"{TAG}-clean"
-NAMES = ("pyrlab-base", "pylab", "rlab-base", "rlab")
 FOREIGN = "somebody-elses"  # name of everything that must stay
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from conftest import PROJECT, TAG, copy_checkout, docker, run_make
+from conftest import NAMES, PROJECT, TAG, copy_checkout, docker, run_make
 from remote import execute
 from servers import WebServer, free_port, serve_files
 
-NAMES = ("pyrlab-base", "pylab", "rlab-base", "rlab")
 OWN = "r-packages"  # the tag of images that these tests rebuild, and the end of their labs' names
 AGENT = "R/4.5.0 R (4.5.0 x86_64-pc-linux-gnu x86_64 linux-gnu)"
 LISTED = ["IRkernel", "glue>=99", "zoo@99.1"]

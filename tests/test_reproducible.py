@@ -13,18 +13,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from conftest import PROJECT, TAG, copy_checkout, docker, run_make
+from conftest import NAMES, PROJECT, TAG, copy_checkout, docker, layers, run_make
+from pyrlab.build import PARENT
 
-NAMES = ("pyrlab-base", "pylab", "rlab-base", "rlab")
-PARENT = {"pylab": "pyrlab-base", "rlab-base": "pyrlab-base", "rlab": "rlab-base"}
 CHANGED = "changed"  # the tag of the images whose lists were changed, built upon the cache
 CLEAN = "clean"  # the tag of the same images, built from nothing
-
-
-def layers(image: str) -> list[str]:
-    """The digests of an image's layers, lowest first."""
-    found: list[str] = json.loads(docker("image", "inspect", image, "--format", "{{json .RootFS.Layers}}"))
-    return found
 
 
 def own_layers(name: str, tag: str) -> list[str]:
