@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,11 @@ from pyrlab.progress import Progress
 BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
 NEW = ".new"  # ends the tag of what is built until everything is
 LABEL = "org.pyrlab.inputs"
+# BuildKit at times drops a snapshot that another of several builds at a time still needs (seen in 0.13; mended
+# upstream in moby/buildkit#6820), and gives up where it cannot write a build's history within 20 seconds, as
+# while a slow disk takes in a large image.
+LOST = r"snapshot (\S+) does not exist"
+STUMBLE = rf"{LOST}|DeadlineExceeded"
 ARCHIVE = CACHE / "pyrlab-debian.tar"  # the Python image as bootstrapped from Debian's archive
 
 # What an image is made of besides its parent; a change of any is a reason to build.
@@ -166,21 +172,32 @@ def bootstrap() -> str:
 def bake(targets: list[str], progress: Progress, environment: dict[str, str], *options: str, attempts: int = 5) -> None:
     """Run bake on `targets`; raises Problem with the sentence of pyrlab's own tools where one failed.
 
-    BuildKit (seen in 0.13) gives up where it cannot write the history of a build within 20 seconds, which
-    happens while a slow disk takes in a large image. What is done by then counts, so it is asked again.
+    Where BuildKit itself stumbled, it is asked again: what is done by then counts.
     """
     command = [*BAKE, "--progress=rawjson", *options, *targets]
     # Targets that others start from need no image of their own in the store.
     merged = {**os.environ, **environment, "BUILDX_NO_DEFAULT_LOAD": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=merged, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        progress.follow(process.stderr)
+        words = "\n".join(progress.follow(process.stderr))
     if process.returncode:
-        if attempts > 1 and any("DeadlineExceeded" in words for words in progress.words):
-            progress.forget()
+        if attempts > 1 and re.search(STUMBLE, words):
+            for snapshot in set(re.findall(LOST, words)):
+                forget_snapshot(snapshot)
+            progress.forget(STUMBLE)
             bake(targets, progress, environment, *options, attempts=attempts - 1)
             return
         raise Problem(progress.failure())
+
+
+def forget_snapshot(snapshot: str) -> None:
+    """Remove what BuildKit's cache says of a snapshot that it has lost, as soon as no build uses it any more."""
+    this = f"--filter=id={snapshot}"
+    deadline = time.monotonic() + 600
+    while docker("buildx", "prune", "--force", this) and snapshot in docker("buildx", "du", this):
+        if time.monotonic() > deadline:
+            raise Problem(f"the engine has lost a part of its build cache ({snapshot}); make clean removes the cache")
+        time.sleep(1)
 
 
 def wanted(names: list[str]) -> list[str]:

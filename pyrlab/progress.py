@@ -72,11 +72,15 @@ class Progress:
         self.erase()
         self.log.close()
 
-    def follow(self, stream: IO[str]) -> None:
-        """Take in everything that one run of bake reports; two at a time may be followed."""
+    def follow(self, stream: IO[str]) -> list[str]:
+        """Take in everything that one run of bake reports, two at a time perhaps; its words outside the JSON."""
+        words = []
         for document in documents(stream):
             with self.turn:
                 self.take(document)
+            if "text" in document:
+                words.append(document["text"])
+        return words
 
     def take(self, document: dict[str, Any]) -> None:
         """Take in one report: steps and their output, or other words of bake."""
@@ -119,10 +123,11 @@ class Progress:
         if vertex.get("error") and "context canceled" not in vertex["error"]:
             self.errors[key] = vertex["error"]
 
-    def forget(self) -> None:
-        """Forget what failed, before another attempt."""
-        self.words.clear()
-        self.errors.clear()
+    def forget(self, pattern: str) -> None:
+        """Forget the failures that `pattern` is found in, before another attempt."""
+        with self.turn:
+            self.words = [words for words in self.words if not re.search(pattern, words)]
+            self.errors = {key: error for key, error in self.errors.items() if not re.search(pattern, error)}
 
     def image(self, key: str) -> str:
         """The image that a step belongs to, empty for what all share; BuildKit names it [TARGET STAGE N/M]."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from conftest import NAMES, TAG, docker, layers, run_make
+from pyrlab import build
+from pyrlab.progress import Progress
 from servers import serve_registry
 
 CHANGE = "change"  # the tag of images that these tests rebuild
@@ -52,6 +56,28 @@ def append(path: Path, line: str) -> int:
     """Add a line to a list; its number."""
     path.write_text(path.read_text() + f"\n# a comment\n{line}  # and another\n")
     return len(path.read_text().splitlines())
+
+
+def test_lost_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build goes on where BuildKit has dropped a snapshot that it still needs, as at times under load."""
+    name = secrets.token_hex()
+    (tmp_path / name).write_text(name)  # a step that was never done before
+    copies = f"FROM scratch AS parent\nCOPY --link {name} /\nFROM parent AS child\nCOPY --link {name} /again\n"
+    (tmp_path / "Dockerfile").write_text(copies)
+    targets = {
+        stage: {"context": str(tmp_path), "target": stage, "output": ["type=cacheonly"]}
+        for stage in ("parent", "child")
+    }
+    (tmp_path / "bake.json").write_text(json.dumps({"target": targets}))
+    monkeypatch.setattr(build, "BAKE", ["docker", "buildx", "bake", "--file", str(tmp_path / "bake.json")])
+    containerd = ["ctr", "--address=/run/docker/containerd/containerd.sock", "--namespace=moby"]
+    with Progress([], tmp_path / "log") as progress:
+        build.bake(["parent"], progress, {})
+        records = docker("buildx", "du", "--verbose").split("\n\n")
+        (lost,) = (re.findall(r"^ID:\s+(\S+)", record)[0] for record in records if name in record)
+        subprocess.run([*containerd, "leases", "rm", "--sync", lost], check=True, capture_output=True)
+        build.bake(["child"], progress, {})
+    assert f"snapshot {lost} does not exist" in (tmp_path / "log").read_text(), "nothing was lost"
 
 
 @pytest.mark.usefixtures("images")
