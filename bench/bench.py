@@ -294,7 +294,7 @@ def note(samples: Samples, work: str, way: str, value: float) -> None:
     print(f"{work:<52} {way:<7} {value:8.2f}", flush=True)
 
 
-def measure_images(samples: Samples, pyrlab: Pyrlab, plain: Plain, floor: Floor, starts: int) -> None:
+def measure_images(samples: Samples, pyrlab: Pyrlab, plain: Plain, floor: Floor) -> None:
     """How large the images are, and how fast their labs start."""
     for name in IMAGES:
         for way, subject in (("pyrlab", pyrlab), ("plain", plain)):
@@ -306,10 +306,10 @@ def measure_images(samples: Samples, pyrlab: Pyrlab, plain: Plain, floor: Floor,
         "plain": start_image(plain.image("pylab")),
         "floor": start_bare(floor),
     }
-    for number in range(starts + 1):
+    for measured in (False, True):  # the first start brings the files into memory
         for way, start in labs.items():
             answered, executed = first_answer(start)
-            if number:  # the first brings the files into memory
+            if measured:
                 note(samples, "from start to an answering JupyterLab, s", way, answered)
                 note(samples, "from start to the first executed cell, s", way, executed)
 
@@ -367,7 +367,7 @@ def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
                     note(samples, "first pull of pylab, MB", way, registry.pulled(f"{way}:clean"))
                     note(samples, "pull after one small package added, MB", way, registry.pulled(f"{way}:added"))
                     note(samples, "pull after one large package bumped, MB", way, registry.pulled(f"{way}:bumped"))
-    measure_images(samples, pyrlab, plain, floor, max(runs, 3))
+            measure_images(samples, pyrlab, plain, floor)
     floor.close()
     return samples, facts
 
