@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -124,16 +124,14 @@ class Floor:
         return ["chroot", str(self.root), "env", "-i", *variables, f"SSL_CERT_FILE={CERTIFICATES}", *command]
 
     def forget(self) -> None:
-        """Start from the bare system again, with the caches."""
+        """Start from the bare system again, with the caches; the archive brings its own /dev."""
         self.close()
         self.root.mkdir(parents=True)
         run("tar", "xf", build.ARCHIVE, "-C", self.root)
-        for inside, outside in (("caches", self.caches), ("var/cache/apt", self.caches / "apt")):
-            outside.mkdir(parents=True, exist_ok=True)
-            (self.root / inside).mkdir(exist_ok=True)
-            run("mount", "--bind", outside, self.root / inside)
-        for kind in ("proc", "dev"):
-            run("mount", "--bind", f"/{kind}", self.root / kind)
+        if self.caches.exists():
+            self.caches.rename(self.root / "caches")
+        (self.root / "caches/apt/archives/partial").mkdir(parents=True, exist_ok=True)
+        run("mount", "-t", "proc", "proc", self.root / "proc")
         shutil.copy("/etc/resolv.conf", self.root / "etc/resolv.conf")
         shutil.copy(Path(sys.executable).parent / "uv", self.root / "usr/bin/uv")
 
@@ -144,8 +142,9 @@ class Floor:
         debs += [f"r-cran-{name.lower()}" for name in names(self.checkout / "r_packages.txt")]
         if not (self.root / "opt/venv").exists():
             run(*self.chroot("apt-get", "-q=2", "update"))
-            keep = "--option=Binary::apt-get::APT::Keep-Downloaded-Packages=true"
-            run(*self.chroot("apt-get", "-q=2", "install", "-y", "--no-install-recommends", keep, *debs))
+            keep = ["Binary::apt-get::APT::Keep-Downloaded-Packages=true", "Dir::Cache=/caches/apt"]
+            options = ["-y", "--no-install-recommends", *(f"--option={option}" for option in keep)]
+            run(*self.chroot("apt-get", "-q=2", "install", *options, *debs))
             shutil.copy(CERTIFICATES, self.root / CERTIFICATES[1:])
             run(*self.chroot("uv", "venv", "--quiet", "--python", "/usr/bin/python3", "/opt/venv"))
         for source in (ROOT / "docker/pyrlab-base/jupyter.txt", self.checkout / "requirements.txt"):
@@ -154,11 +153,12 @@ class Floor:
         run(*self.chroot("uv", "pip", "install", "--quiet", "--compile-bytecode", "--link-mode=copy", *lists))
 
     def close(self) -> None:
-        """Leave nothing mounted."""
-        for path in ("dev", "proc", "var/cache/apt", "caches"):
-            subprocess.run(["umount", self.root / path], capture_output=True)
-        if self.root.exists() and not any(os.path.ismount(self.root / path) for path in ("dev", "proc", "caches")):
-            shutil.rmtree(self.root)
+        """Remove the system, but for the caches; nothing stays mounted."""
+        if os.path.ismount(self.root / "proc"):
+            run("umount", self.root / "proc")
+        if (self.root / "caches").exists():
+            (self.root / "caches").rename(self.caches)
+        shutil.rmtree(self.root, ignore_errors=True)
 
 
 def names(path: Path) -> list[str]:
@@ -323,7 +323,7 @@ def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
     ignored = shutil.ignore_patterns(".venv", ".git", ".cache", "__pycache__", "screenshots")
     shutil.copytree(ROOT, checkout, ignore=ignored)
     build.bootstrap()
-    pyrlab, plain, floor = Pyrlab(checkout), Plain(checkout), Floor(checkout, folder / "floor")
+    pyrlab, plain = Pyrlab(checkout), Plain(checkout)
     requirements = checkout / "requirements.txt"
     listed = [name for name in names(requirements) if name != BUMPED]
     older = f"{BUMPED}<{newest(BUMPED)}"
@@ -332,9 +332,12 @@ def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
         requirements.write_text("\n".join([*listed, *more]) + "\n")
 
     list_packages(older)
-    floor.forget()
-    floor.build()  # fills its caches
-    with serve_registry(folder / "registry") as (address, log):
+    with (
+        closing(Floor(checkout, folder / "floor")) as floor,
+        serve_registry(folder / "registry") as (address, log),
+    ):
+        floor.forget()
+        floor.build()  # fills its caches
         registry = Registry(address, log, folder / "puller")
         clean: dict[str, list[str]] = {}
         for _ in range(runs):
@@ -368,7 +371,6 @@ def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
                     note(samples, "pull after one small package added, MB", way, registry.pulled(f"{way}:added"))
                     note(samples, "pull after one large package bumped, MB", way, registry.pulled(f"{way}:bumped"))
             measure_images(samples, pyrlab, plain, floor)
-    floor.close()
     return samples, facts
 
 

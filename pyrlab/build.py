@@ -184,6 +184,7 @@ def bake(targets: list[str], progress: Progress, environment: dict[str, str], *o
         if attempts > 1 and re.search(STUMBLE, words):
             for snapshot in set(re.findall(LOST, words)):
                 forget_snapshot(snapshot)
+            os.sync()  # what a slow disk has yet to take in is what BuildKit's deadline passed over
             progress.forget(STUMBLE)
             bake(targets, progress, environment, *options, attempts=attempts - 1)
             return
