@@ -38,7 +38,7 @@ from servers import free_port, serve_registry
 
 HERE = Path(__file__).resolve().parent
 TAG = "bench"
-IMAGES = ("pyrlab-base", "pylab", "rlab-base", "rlab")
+IMAGES = tuple(build.INPUTS)  # parents first
 BUMPED, ADDED = "duckdb", "cowsay"  # a large package and a small one, neither with dependencies
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 

@@ -195,10 +195,12 @@ def forget_snapshot(snapshot: str) -> None:
     """Remove what BuildKit's cache says of a snapshot that it has lost, as soon as no build uses it any more."""
     this = f"--filter=id={snapshot}"
     deadline = time.monotonic() + 600
-    while docker("buildx", "prune", "--force", this) and snapshot in docker("buildx", "du", this):
-        if time.monotonic() > deadline:
-            raise Problem(f"the engine has lost a part of its build cache ({snapshot}); make clean removes the cache")
+    while time.monotonic() < deadline:
+        docker("buildx", "prune", "--force", this)
+        if snapshot not in docker("buildx", "du", this):
+            return
         time.sleep(1)
+    raise Problem(f"the engine has lost a part of its build cache ({snapshot}); make clean removes the cache")
 
 
 def wanted(names: list[str]) -> list[str]:
