@@ -87,17 +87,22 @@ for (name in commandArgs(TRUE))
   )
 """
 
-MISSING_FILES = """
+MISSING_FILES = '''
 import re
 from importlib.metadata import distributions
 from pathlib import Path
 
 unpacked = [line for listing in Path("/var/lib/dpkg/info").glob("*.list") for line in listing.read_text().splitlines()]
-left_out = re.compile("/usr/share/(doc|info|lintian|locale|man)/|/var/cache/")
-files = [Path(line) for line in unpacked if not left_out.match(line)]
-files += [Path(file.locate()) for distribution in distributions() for file in distribution.files or []]
-print(*(file for file in files if not file.exists() and not file.is_symlink()), sep="\\n", end="")
-"""
+files = [Path(line) for line in unpacked]
+files += [Path(file.locate()).resolve() for distribution in distributions() for file in distribution.files or []]
+missing = [str(file) for file in files if not file.exists() and not file.is_symlink()]
+left_out = re.compile(r"""
+    /usr/share/(doc|info|lintian|locale|man|javascript/mathjax/unpacked)/ | /var/cache/ | .*[.](js|css)[.]map$
+    | /usr/lib/R/library/translations/.*/LC_MESSAGES/ | /usr/lib/R/(site-)?library/[^/]+/po/
+    | /opt/venv/share/jupyterhub/static/components/
+""", re.VERBOSE)
+print(*(file for file in missing if not left_out.match(file)), sep="\\n", end="")
+'''
 
 LISTENING = """
 import psutil

@@ -25,11 +25,15 @@ from pathlib import Path
 EPOCH = 1_767_225_600  # 2026-01-01, the one time stamp of everything a build generates
 LARGE = 8_000_000  # bytes; a package of this size or more gets a layer of its own while there are any
 
-# What differs between two runs and serves nobody in an image. `/pyrlab` holds the layers themselves.
+# What differs between two runs or serves nobody in an image: source maps are for those who debug minified
+# scripts, and the components of JupyterHub's own pages for a hub, which runs elsewhere. `/pyrlab` holds the
+# layers themselves.
 EXCLUDED = re.compile(
     r"/(pyrlab|dev|proc|sys|tmp|run|root|var/(tmp|log|cache|lib/apt/lists))(/|$)"
     r"|/etc/(machine-id|\.pwd\.lock|[a-z]+-)$"
     r"|/var/lib/dpkg/([a-z]+-old|lock.*|triggers/Lock)$"
+    r"|/opt/venv/share/jupyterhub/static/components(/|$)"
+    r"|.*\.(js|css)\.map$"
 )
 
 
