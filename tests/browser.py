@@ -109,6 +109,11 @@ class LabPage:
 
     def run(self, code: str) -> str:
         """Type the code in the notebook's active cell, run it as a user does and read the output's text."""
+        self.start(code)
+        return self.finish()
+
+    def start(self, code: str) -> None:
+        """Type the code in the notebook's active cell and run it, without waiting for its end."""
         # Running a cell makes the next one active; JupyterLab may take those out of view from the page.
         active = self._page.locator(f"{NOTEBOOK} .jp-Notebook-cell.jp-mod-active")
         index = active.get_attribute("data-windowed-list-index")
@@ -116,12 +121,32 @@ class LabPage:
         editor = cell.locator(".cm-content")
         editor.fill(code)
         editor.press("Shift+Enter")
-        expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"), timeout=PATIENCE)
-        self._wait_until_idle()
         self._cell = cell
+
+    def finish(self) -> str:
+        """Wait until the cell that was started has run, and read the output's text."""
+        assert self._cell is not None, "start a cell first"
+        expect(self._cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"), timeout=PATIENCE)
+        self._wait_until_idle()
         outputs = self._outputs()
         self._wait_for(outputs, RENDERED)
         return "\n".join(outputs.all_inner_texts()).strip()
+
+    def wait_for(self, selector: str, text: str = "", frame: bool = False) -> None:
+        """Wait until the user sees an element with the text below the last cell, or in a frame that is there."""
+        outputs = self._outputs()
+        place = outputs.frame_locator("iframe").first if frame else outputs
+        expect(place.locator(selector, has_text=text).first).to_be_visible(timeout=PATIENCE)
+
+    def answer(self, words: str) -> None:
+        """Type the words where the running cell asks for input."""
+        box = self._outputs().locator(".jp-Stdin-input")
+        box.fill(words)
+        box.press("Enter")
+
+    def interrupt(self) -> None:
+        """Click the button that stops the running cell."""
+        self._page.locator(f"{NOTEBOOK} [data-jp-item-name=interrupt]").click()
 
     def pictures(self) -> list[tuple[int, int]]:
         """The width and height of every picture that the last run put before the user's eyes."""

@@ -8,7 +8,7 @@ folder=$1
 mkdir -p "$folder/source/src/contrib" "$folder/binary/src/contrib" /tmp/sources
 sed 's/^deb /deb-src /' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
 apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends dpkg-dev r-base-dev >/dev/null
+DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends dpkg-dev libglpk-dev r-base-dev >/dev/null
 cd /tmp/sources
 apt-get source -qq --download-only --tar-only r-cran-bitops r-cran-docopt r-cran-glue r-cran-zoo
 
@@ -34,6 +34,12 @@ unpack bitops 98.1
 sed -i '1i #include <glpk.h>' bitops/src/*.c
 pack bitops 98.1
 mv "$folder/source/src/contrib/bitops_98.1.tar.gz" "$folder/source/src/contrib/Archive/bitops/"
+# A binary of a library that no image has.
+unpack bitops 97.1
+printf '#include <glpk.h>\nconst char *wanted(void) { return glp_version(); }\n' >bitops/src/wanted.c
+echo 'PKG_LIBS = -lglpk' >bitops/src/Makevars
+R CMD INSTALL --build --library=/tmp bitops >/dev/null
+mv bitops_97.1_R_*.tar.gz "$folder/binary/src/contrib/bitops_97.1.tar.gz"
 for kind in source binary; do
   Rscript -e 'tools::write_PACKAGES(commandArgs(TRUE), type = "source")' "$folder/$kind/src/contrib"
 done

@@ -50,6 +50,41 @@ def test_cell(name: str, lab: Lab, page: LabPage) -> None:
     assert unexpected(page.errors) == []
 
 
+PLOTLY = 'suppressPackageStartupMessages(library(plotly)); plot_ly(x = 1:3, y = 1:3, type = "scatter", mode = "lines")'
+
+
+def test_what_r_shows(rlab: Lab, page: LabPage) -> None:
+    """R's data frames, SVG plots, widgets and help pages look in JupyterLab as they should, any letter included."""
+    page.open(rlab.url, rlab.token)
+    page.new_notebook(kernel_of("R", page.kernels()))
+    page.run('data.frame(name = c("Zo\u00eb", "\u5f20\u4f1f"), age = 1:2)')
+    page.wait_for("table td", "\u5f20\u4f1f")
+    page.run('options(jupyter.plot_mimetypes = "image/svg+xml"); plot(1:3, main = "Gr\u00f6\u00dfe")')
+    assert len(page.pictures()) == 1
+    page.run(PLOTLY)
+    page.wait_for(".main-svg", frame=True)
+    page.run("?median")
+    page.wait_for("h2", "Median Value")
+    page.screenshot(SCREENSHOTS / "rlab-outputs.png")
+    assert unexpected(page.errors) == []
+
+
+def test_talking_to_r(rlab: Lab, page: LabPage) -> None:
+    """R can ask its user a question, and a cell that does not end can be stopped; nothing is lost by it."""
+    page.open(rlab.url, rlab.token)
+    page.new_notebook(kernel_of("R", page.kernels()))
+    page.start('name <- readline("Your name? ")')
+    page.answer("Zo\u00eb")
+    page.finish()
+    assert "Zo\u00eb" in page.run("name")
+    page.start('cat("working\\n"); repeat Sys.sleep(0.1)')
+    page.wait_for("pre", "working")
+    page.interrupt()
+    page.finish()
+    assert "Zo\u00eb" in page.run("name")
+    assert unexpected(page.errors) == []
+
+
 def test_token_needed(name: str, lab: Lab, page: LabPage) -> None:
     """Who does not know the token is asked for it and does not see the lab."""
     page.open(lab.url)

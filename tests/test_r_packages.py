@@ -136,6 +136,17 @@ def test_failures_are_loud(checkout: Path, source: WebServer, line: str, sentenc
     assert docker("image", "inspect", f"rlab:{OWN}", "--format", "{{.Id}}") == before
 
 
+def test_missing_library(checkout: Path, binary: WebServer) -> None:
+    """A binary whose system library no list names stops the build, which says what to add."""
+    built = build(checkout, binary, "IRkernel", "bitops>=97")
+    assert built.returncode != 0
+    sentence = built.stderr.splitlines()[-2]  # before make's own
+    assert sentence.startswith("pyrlab: r_packages.txt line 2: R cannot load the package 'bitops' (unable to load")
+    assert sentence.endswith(
+        "for want of the library libglpk.so.40: add its Debian package, libglpk40 by Debian's naming, to r_debs.txt"
+    )
+
+
 def test_in_a_notebook(checkout: Path, binary: WebServer, tmp_path: Path) -> None:
     """install.packages() in a notebook takes several packages from CRAN, and they survive a restart of the lab."""
     assert build(checkout, binary, "IRkernel").returncode == 0

@@ -122,8 +122,15 @@ class Web:
         self.agent = agent  # a repository with binaries tells from it for which R and system
         ca = Path("/run/secrets/ca")
         self.trust = ssl.create_default_context(cafile=str(ca) if ca.exists() else None)
+        self.contents: dict[str, bytes] = {}
 
     def get(self, url: str) -> bytes:
+        """The content at `url`, fetched once; raises Unreachable."""
+        if url not in self.contents:
+            self.contents[url] = self.fetch(url)
+        return self.contents[url]
+
+    def fetch(self, url: str) -> bytes:
         """The content at `url`; raises Unreachable."""
         request = urllib.request.Request(url, headers={"User-Agent": self.agent})
         try:
@@ -307,8 +314,12 @@ def resolve(path: Path, repository: Path) -> None:
     debs.install(debian_packages(plan.debian, debs.known_packages()), path.name)
     contrib = repository / "src/contrib"
     contrib.mkdir(parents=True)
-    for package in plan.fetched.values():
-        (contrib / f"{package.name}_{package.version}.tar.gz").write_bytes(repacked(web.get(package.url), package.name))
+    for name, package in plan.fetched.items():
+        try:
+            archive = repacked(web.get(package.url), name)
+        except (Unreachable, tarfile.TarError) as error:
+            lists.fail(plan.lines[name], f"{name} {package.version} cannot be had: {error}")
+        (contrib / f"{name}_{package.version}.tar.gz").write_bytes(archive)
     for note in plan.notes:
         print(f"pyrlab note: {note}")
     lines = {name: [line.text, line.list, line.number] for name, line in plan.lines.items()}
@@ -414,6 +425,9 @@ def hint(words: str) -> str:
         return f", for want of Debian's {match[1]}: add it to r_debs.txt"
     if match := re.search(r"fatal error: (\S+): No such file or directory", words):
         return f", for want of the header {match[1]}: add the Debian package that has it to r_debs.txt"
+    if match := re.search(r"((lib\S+?)\.so\.?([.0-9]*)): cannot open shared object file", words):
+        package = f"{match[2]}{match[3]} by Debian's naming"
+        return f", for want of the library {match[1]}: add its Debian package, {package}, to r_debs.txt"
     if match := re.search(r"cannot find -l(\S+?):", words):
         return f", for want of the library {match[1]}: add its Debian package, lib{match[1]}-dev, to r_debs.txt"
     return ""
@@ -458,7 +472,7 @@ def check(lines: dict[str, lists.Line]) -> None:
         name, problem = row.split("\t", 1)
         if "there is no package called" in problem:
             problem = "R's names are case-sensitive"
-        sys.exit(f"pyrlab: {place(lines[name], name)}: R cannot load the package '{name}' ({problem})")
+        sys.exit(f"pyrlab: {place(lines[name], name)}: R cannot load the package '{name}' ({problem}){hint(problem)}")
 
 
 if __name__ == "__main__":
