@@ -33,7 +33,9 @@ LAUNCHER = ".jp-LauncherCard"
 SPLASH = "#jupyterlab-splash"
 LOGIN = "#password_input"
 NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden)"
-RENDERED = "outputs => outputs.every(output => output.childNodes.length > 0)"
+RENDERED = """outputs => outputs.every(
+    output => output.childNodes.length || output.contentDocument?.body.childNodes.length
+)"""
 LOADED = "images => images.every(image => image.complete)"
 
 
@@ -134,8 +136,8 @@ class LabPage:
 
     def wait_for(self, selector: str, text: str = "", frame: bool = False) -> None:
         """Wait until the user sees an element with the text below the last cell, or in a frame that is there."""
-        outputs = self._outputs()
-        place = outputs.frame_locator("iframe").first if frame else outputs
+        assert self._cell is not None, "start a cell first"
+        place = self._cell.frame_locator("iframe").first if frame else self._outputs()
         expect(place.locator(selector, has_text=text).first).to_be_visible(timeout=PATIENCE)
 
     def answer(self, words: str) -> None:
