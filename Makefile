@@ -10,25 +10,37 @@ PYTHONBASE ?= python:3.14-slim-trixie   # the Python image to start from
 BASE       ?= auto                      # registry: pull PYTHONBASE; debian: bootstrap from Debian's archive
 CRAN       ?=                           # where R packages that Debian lacks come from; empty: R's own default
 BIOC       ?=                           # a mirror of Bioconductor; empty: R's own default
-CACERT     ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem)) # certificates a build trusts
+APTPROXY   ?=                           # apt-cacher-ng or any proxy for apt, as in http://172.17.0.1:3142
+PIPPROXY   ?=                           # a devpi server or any package index, as in http://172.17.0.1:3141
+PIPHOST    ?=                           # the index's host, trusted without TLS; empty: of PIPPROXY if that is http
+http_proxy ?= $(value HTTP_PROXY)             # a company's proxy, for builds and labs
+https_proxy ?= $(value HTTPS_PROXY)           # likewise for TLS; often the same
+no_proxy   ?= $(value NO_PROXY)               # what is reached without them
+CACERT     ?=                           # certificates to trust besides this machine's own, for builds and labs
 TAG        ?= latest                    # of the images
 PROJECT    ?= pyrlab                    # prefix of containers and volumes, for two sets side by side
 ENGINE     ?=                           # external: never install or start a container engine here
 HOST       ?=                           # user@server, for make tunnel
 SSH_OPTIONS ?=                          # more options for its ssh, as in -p 2222
 P          ?=                           # what make test runs, as in P=tests/test_layers.py
+APTPORT    ?= 3142                      # where the apt-cacher-ng of make proxies listens
+PIPPORT    ?= 3141                      # and its devpi server
+SAVE       ?=                           # yes: make proxies writes its parameters to local.mk
 RUNS       ?= 3                         # how often make bench measures, half an hour each
 
-# A value may be followed by blanks before its comment; what is exported has none.
-PARAMETERS := PORT RPORT TBPORT FILES PYTHONBASE BASE CRAN BIOC CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS RUNS
-$(foreach name,$(PARAMETERS),$(eval export override $(name) := $(strip $($(name)))))
+# A value may be followed by blanks before its comment; what is exported has none. The environment's stays as it is:
+# a password may have a $ in it.
+PARAMETERS := PORT RPORT TBPORT FILES PYTHONBASE BASE CRAN BIOC APTPROXY PIPPROXY PIPHOST http_proxy https_proxy \
+  no_proxy CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS APTPORT PIPPORT SAVE RUNS
+$(foreach name,$(PARAMETERS),$(if $(filter environment,$(origin $(name))),,\
+  $(eval export override $(name) := $$(strip $$($(name))))))
 
 RUN := PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
 
 .DEFAULT_GOAL := help
 .PHONY: help doctor engine engine-ready build build_base build_pylab build_rbase build_rlab pylab rlab \
   start_pylab start_rlab stop stop_pylab stop_rlab url_pylab url_rlab logs_pylab logs_rlab bash_pylab bash_rlab \
-  list tunnel test lint bench clean
+  list tunnel proxies stop_proxies test lint bench clean
 
 ##@ Set up
 help: ## Show this help
@@ -107,6 +119,13 @@ build_rlab: engine-ready ## Build rlab: r_packages.txt
 
 clean: engine-ready ## Remove pyrlab's images, containers, settings and build cache; never a notebook
 	@$(RUN).clean
+
+##@ Behind a proxy
+proxies: engine-ready ## Start caches of Debian and Python packages for this machine's builds
+	@$(RUN).proxies start
+
+stop_proxies: ## Stop them; what they hold stays
+	@$(RUN).proxies stop
 
 ##@ Develop pyrlab
 test: engine-ready .venv/ready ## Prove everything: lint, units, images, labs, notebooks, browser

@@ -19,22 +19,35 @@ target "debian" {
   attest            = ["type=provenance,disabled=true"]
 }
 
+# What getting online takes comes in secrets, so that nothing of it is in an image.
+target "online" {
+  context  = "."
+  contexts = { python = PYTHON }
+  secret   = concat(["id=network,env=NETWORK"], CACERT == "" ? [] : ["id=ca,src=${CACERT}"])
+  attest   = ["type=provenance,disabled=true"] # provenance holds the time of the build
+}
+
 target "image" {
+  inherits   = ["online"]
   name       = image
   matrix     = { image = ["pyrlab-base", "pylab", "rlab-base", "rlab"] }
-  context    = "."
   dockerfile = ".cache/Dockerfile"
   target     = image
-  contexts   = { python = PYTHON }
   args = {
     CRAN              = CRAN
     BIOC              = BIOC
     UV_VERSION        = "0.13.8"
     SOURCE_DATE_EPOCH = "1767225600" # 2026-01-01; as in docker/build/layers.py
   }
-  secret = CACERT == "" ? [] : ["id=ca,src=${CACERT}"]
   labels = { "org.pyrlab.inputs" = INPUTS }
-  attest = ["type=provenance,disabled=true"] # provenance holds the time of the build
   tags   = ["${image}:${TAG}"]
   output = ["type=image,oci-mediatypes=true,compression=zstd"] # half of gzip's time; engines since 23.0 pull it
+}
+
+# The caches of packages that `make proxies` starts.
+target "proxies" {
+  inherits   = ["online"]
+  dockerfile = "docker/proxies/Dockerfile"
+  tags       = ["pyrlab-proxies:${TAG}"]
+  output     = ["type=image"]
 }

@@ -22,6 +22,7 @@ from typing import Any
 
 from pyrlab import dockerfile
 from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_main
+from pyrlab.online import blame, build_environment, check, settings
 from pyrlab.progress import Progress
 
 BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
@@ -163,8 +164,14 @@ def bootstrap() -> str:
     """Make the Python image from Debian's archive, once for each recipe; its identity for the label."""
     recipe = [ROOT / "docker/build/bootstrap.sh", ROOT / "docker/pyrlab-base/dpkg.cfg"]
     if not ARCHIVE.exists() or ARCHIVE.stat().st_mtime < max(file.stat().st_mtime for file in recipe):
+        check()
         print("pyrlab: bootstrapping Debian's Python from the archive", file=sys.stderr)
-        if subprocess.run(["docker/build/bootstrap.sh", str(ARCHIVE)], cwd=ROOT).returncode:
+        script = ["docker/build/bootstrap.sh", str(ARCHIVE)]
+        run = subprocess.run(script, cwd=ROOT, env={**os.environ, **settings()}, stderr=subprocess.PIPE, text=True)
+        if run.returncode:
+            if why := blame(run.stderr):
+                raise Problem(why)
+            print(run.stderr, end="", file=sys.stderr)
             raise Problem("Debian's archive could not be bootstrapped; the lines above say why")
     return f"Debian {digest(ARCHIVE)}"
 
@@ -245,20 +252,21 @@ def build(names: list[str]) -> list[Image]:
             stale.append(image.name)
     if not stale:
         return images
+    check()
     if source == "target:debian":
         images[0].inputs["Python image"] = bootstrap()
     (CACHE / "Dockerfile").write_text(dockerfile.whole())
-    settings = {"PYTHON": source, "CACERT": trusted()}
+    environment = {"PYTHON": source, **build_environment()}
     with Progress([image.name for image in images], CACHE / "build.log") as progress, ThreadPoolExecutor(1) as pool:
         try:
             # Every layer of every image, in parallel where the graph allows, while what is ready is written.
-            layers = pool.submit(bake, stale, progress, settings, "--set=*.output=type=cacheonly")
-            write_outdated(images, progress, settings, layers)
+            layers = pool.submit(bake, stale, progress, environment, "--set=*.output=type=cacheonly")
+            write_outdated(images, progress, environment, layers)
             base, pylab = images[0], next((image for image in images if image.name == "pylab"), None)
             if pylab and not starts_with(pylab, base):
                 # Python packages are resolved for all images together, so pylab's list can move one of the base.
-                write(base, ["requirements.txt moved a shared package"], progress, settings)
-                write_outdated(images, progress, settings, layers)
+                write(base, ["requirements.txt moved a shared package"], progress, environment)
+                write_outdated(images, progress, environment, layers)
             layers.result()
             for image in images:
                 publish(image)
@@ -279,19 +287,19 @@ def outdated(image: Image) -> list[str]:
     return reasons(image)
 
 
-def write_outdated(images: list[Image], progress: Progress, settings: dict[str, str], layers: Future[None]) -> None:
+def write_outdated(images: list[Image], progress: Progress, environment: dict[str, str], layers: Future[None]) -> None:
     """Write the images that are outdated, parents first: a child is only if its parent came out otherwise."""
     for image in images:
         if layers.done():
             layers.result()  # raises what went wrong elsewhere
         if why := outdated(image):
-            write(image, why, progress, settings)
+            write(image, why, progress, environment)
 
 
-def write(image: Image, why: list[str], progress: Progress, settings: dict[str, str]) -> None:
+def write(image: Image, why: list[str], progress: Progress, environment: dict[str, str]) -> None:
     """Build `image` and put it into the engine's store beside the one before."""
     tag = parameter("TAG", "latest") + NEW
-    bake([image.name], progress, {**settings, "TAG": tag, "INPUTS": json.dumps(image.inputs)})
+    bake([image.name], progress, {**environment, "TAG": tag, "INPUTS": json.dumps(image.inputs)})
     image.written = True
     image.why = image.why or why
     image.seconds = progress.seconds(image.name)
@@ -317,12 +325,6 @@ def starts_with(child: Image, parent: Image) -> bool:
     stored = [image.inspect() for image in (child, parent)]
     layers, first = ((image or {"RootFS": {"Layers": []}})["RootFS"]["Layers"] for image in stored)
     return bool(layers[: len(first)] == first)
-
-
-def trusted() -> str:
-    """The bundle of certificates that the build's downloads are checked with, empty where there is none."""
-    path = parameter("CACERT")
-    return path if path and Path(path).is_file() else ""
 
 
 def table(images: list[Image]) -> str:

@@ -10,6 +10,8 @@ from pyrlab import idmap
 from pyrlab.build import INPUTS, tag_of
 from pyrlab.docker import CACHE, Problem, docker, inspect, parameter, run_main
 from pyrlab.lab import LABS, container_name, mount_point
+from pyrlab.online import CERTIFICATES
+from pyrlab.proxies import SERVICES
 
 
 def main() -> None:
@@ -34,7 +36,13 @@ def main() -> None:
         docker("image", "rm", "--force", image)
     if ids := cache_ids():
         docker("buildx", "prune", "--all", "--force", "--filter", f"id=/^({'|'.join(ids)})/")
-    shutil.rmtree(CACHE, ignore_errors=True)
+    if any(inspect("container", f"{project}-{service}") for service in SERVICES):
+        for path in CACHE.iterdir():  # but for what the caches of make proxies have mounted
+            if path != CERTIFICATES:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    else:
+        docker("image", "rm", tag_of("pyrlab-proxies"), check=False)
+        shutil.rmtree(CACHE, ignore_errors=True)
     print(f"removed: {', '.join([*containers, *volumes, *images, 'the build cache'])}")
 
 

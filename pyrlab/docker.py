@@ -12,6 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
+COMPOSE = ["docker", "compose", "--file", "compose.yaml", "--progress", "quiet"]
 
 
 class Problem(Exception):

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pyrlab.docker import Problem, inspect, parameter, run_main
 from pyrlab.lab import LABS, check_port, container_name, port_of
+from pyrlab.online import without_password
 
 OLDEST = {"engine": (26, 1), "Buildx": (0, 13), "Compose": (2, 26)}  # what pyrlab is tested with
 ROOM = 15e9  # bytes that the four default images and their build cache take
@@ -111,16 +112,17 @@ def files() -> Finding:
 
 
 def proxies() -> Iterator[Finding]:
-    """Whether the proxies of the environment answer."""
-    for name in ("http_proxy", "https_proxy"):
-        address = os.environ.get(name) or os.environ.get(name.upper())
+    """Whether the proxies answer."""
+    for name in ("APTPROXY", "PIPPROXY", "http_proxy", "https_proxy"):
+        address = parameter(name)
         if not address:
             continue
-        shown = re.sub(r"//[^@/]*@", "//…@", address)
+        shown = without_password(address)
         parts = urlsplit(address if "//" in address else f"//{address}")
         try:
-            socket.create_connection((parts.hostname or "", parts.port or 80), timeout=5).close()
-        except OSError:
+            port = parts.port or {"https": 443}.get(parts.scheme, 80)
+            socket.create_connection((parts.hostname or "", port), timeout=5).close()
+        except (OSError, ValueError):
             yield Finding(name, shown, f"{name} does not answer; correct or unset it")
         else:
             yield Finding(name, f"{shown} answers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pyrlab.docker import ROOT, parameter
+from pyrlab.online import without_password
 
 
 def targets(makefile: str) -> list[tuple[str, str]]:
@@ -26,7 +27,7 @@ def main() -> None:
         print(f"  make {target:<13} {text}" if target else f"\n{text}")
     print("\nParameters, as in: make start_pylab PORT=8890   (or in local.mk)")
     for name, meaning in parameters(makefile):
-        value = parameter(name)
+        value = without_password(parameter(name))
         print(f"  {name:<11} {meaning}{f' [{value}]' if value else ''}")
 
 

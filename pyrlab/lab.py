@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from pyrlab import idmap
-from pyrlab.docker import ROOT, Problem, docker, inspect, parameter, run_main
+from pyrlab.docker import COMPOSE, ROOT, Problem, docker, inspect, parameter, run_main
+from pyrlab.online import environment_of, lab_environment
 
 LABS = {"pylab": "PORT", "rlab": "RPORT"}
 PORTS = {"PORT": "8888", "RPORT": "9999", "TBPORT": "6006"}
 JOVYAN = (1000, 100)  # uid and gid of the images' own user
-COMPOSE = ["docker", "compose", "--file", "compose.yaml", "--progress", "quiet"]
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,17 @@ def start(lab: str, browse: bool) -> None:
     port, files = check(lab)
     container = inspect("container", container_name(lab))
     token = Running.of(container).token if container else secrets.token_hex(24)
-    environment = {**os.environ, "FILES": str(files), "JUPYTER_TOKEN": token}
     if container and container["State"]["Running"] and Running.of(container).files == str(files):
+        # With what it was started with, it just goes on running.
+        environment = environment_of(container)
         environment["WORK"], environment["LAB_USER"] = mounted_work(container), container["Config"]["User"]
     else:
+        environment = lab_environment()
         if container:
             docker("stop", container_name(lab))
         work, environment["LAB_USER"] = share(lab, files)
         environment["WORK"] = str(work)
+    environment |= {"FILES": str(files), "JUPYTER_TOKEN": token}
     command = [*COMPOSE, "up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", lab]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if run.returncode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from cut import Caches, Cut, run_caches, run_cut_engine
 from pyrlab import build
-from servers import free_port
+from servers import Squid, free_port, serve_squid
 
 ROOT = Path(__file__).resolve().parent.parent
 TAG = "test"  # of the images that are built here
 NAMES = tuple(build.INPUTS)  # of the images, parents first
+CHANGED = "changed"  # the tag of the images whose lists were changed
 PROJECT = "pyrlab-test"  # prefix of the containers and volumes that are started here
 
 # Fast checks first, so that they fail first; pruning the build cache last, since it slows what follows.
@@ -27,6 +30,7 @@ ORDER = [
     "layers",
     "lists",
     "r",
+    "online",
     "progress",
     "images",
     "labs",
@@ -36,6 +40,7 @@ ORDER = [
     "build",
     "r_packages",
     "reproducible",
+    "proxies",
     "clean",
 ]
 
@@ -61,9 +66,9 @@ def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def layers(image: str) -> list[str]:
+def layers(image: str, engine: Callable[..., str] = docker) -> list[str]:
     """The digests of an image's layers, lowest first."""
-    found: list[str] = json.loads(docker("image", "inspect", image, "--format", "{{json .RootFS.Layers}}"))
+    found: list[str] = json.loads(engine("image", "inspect", image, "--format", "{{json .RootFS.Layers}}"))
     return found
 
 
@@ -148,6 +153,83 @@ def r_repositories(images: str) -> Path:
         finally:
             docker("rm", "--force", container)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cut(gateway: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cut]:
+    """Another engine, with nothing in it, whose network leads to this machine's proxies only."""
+    if os.geteuid():
+        pytest.skip("a network namespace needs root")
+    with run_cut_engine(tmp_path_factory.mktemp("cut"), gateway) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def squid(gateway: str) -> Iterator[Squid]:
+    """A company's proxy: with a password, and looking into TLS with an authority that only CACERT names."""
+    with serve_squid(gateway) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def company(squid: Squid) -> dict[str, str]:
+    """The parameters in that company."""
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "APTPROXY"), squid.with_password)
+    return {**proxies, "CACERT": str(squid.authority)}
+
+
+@pytest.fixture(scope="session")
+def caches(
+    debian: Path, gateway: str, company: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Caches]:
+    """The caches of make proxies, on the engine of this machine; what they lack they fetch through the company's."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("caches") / "pyrlab")
+    with run_caches(functools.partial(run_make, checkout), PROJECT, gateway, **company) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def changed(images: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkout with a package more in each list, and a large one bumped: built upon what is cached."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("changed") / "pyrlab")
+    for path, package in (("base_debs.txt", "tree"), ("r_packages.txt", "docopt"), ("requirements.txt", "cowsay")):
+        (checkout / path).write_text((checkout / path).read_text() + f"{package}\n")
+    version = docker("run", "--rm", f"pylab:{TAG}", "python", "-c", "import duckdb; print(duckdb.__version__)")
+    requirements = (checkout / "requirements.txt").read_text()
+    assert "\nduckdb\n" in requirements
+    (checkout / "requirements.txt").write_text(requirements.replace("\nduckdb\n", f"\nduckdb<{version}\n"))
+    for name in NAMES:
+        docker("tag", f"{name}:{TAG}", f"{name}:{CHANGED}")
+    try:
+        built = run_make(checkout, "build", TAG=CHANGED)
+        assert built.returncode == 0, built.stdout + built.stderr
+        yield checkout
+    finally:
+        for name in reversed(NAMES):
+            subprocess.run(["docker", "image", "rm", f"{name}:{CHANGED}"], capture_output=True)
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The images of the changed lists, built from nothing on another engine."""
+
+    engine: Cut
+    checkout: Path
+    parameters: dict[str, str]  # of the proxies
+    said: str  # what make printed, and the log
+
+
+@pytest.fixture(scope="session")
+def clean(
+    changed: Path, cut: Cut, caches: Caches, company: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Clean:
+    """The same lists from nothing: on another engine, in another folder, at another time, through the caches only."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "somebody-elses-pyrlab"
+    shutil.copytree(changed, elsewhere, ignore=shutil.ignore_patterns(".cache"))
+    parameters = {**company, **caches.parameters}
+    built = cut.make(elsewhere, "clean", "build", TAG=CHANGED, **parameters)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return Clean(cut, elsewhere, parameters, built.stdout + built.stderr + (elsewhere / ".cache/build.log").read_text())
 
 
 @pytest.fixture(scope="session")

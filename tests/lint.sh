@@ -14,4 +14,5 @@ MYPYPATH=docker/build:tests mypy bench
 mapfile -t scripts < <(git ls-files --cached --others --exclude-standard '*.sh')
 shellcheck "${scripts[@]}"
 python3 -m pyrlab.dockerfile | hadolint -
+hadolint docker/proxies/Dockerfile
 pytest --quiet tests/test_documentation.py

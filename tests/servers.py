@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import socket
 import subprocess
 import threading
@@ -13,22 +14,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
+def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
+    """A port of an address of this machine that nothing listens on, not far above the `wanted` one if there is any."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        try:
+            probe.bind((host, wanted))
+        except OSError:
+            return free_port(host, wanted + 1)
         port: int = probe.getsockname()[1]
         return port
 
 
-def wait_for(port: int) -> None:
-    """Return once something listens on `port` of 127.0.0.1."""
+def wait_for(port: int, host: str = "127.0.0.1") -> None:
+    """Return once something listens on `port` of an address of this machine."""
     deadline = time.monotonic() + 20
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection((host, port), timeout=1).close()
         except OSError:
             if time.monotonic() > deadline:
                 raise
@@ -68,11 +73,14 @@ class WebServer:
 
 
 @contextmanager
-def serve_files(folder: Path, host: str = "127.0.0.1") -> Iterator[WebServer]:
-    """Serve the files of `folder` over HTTP at an address of this machine."""
+def serve_files(folder: Path, host: str = "127.0.0.1", page: str = "") -> Iterator[WebServer]:
+    """Serve the files of `folder` over HTTP at an address of this machine; whatever is asked for `page`, if given."""
     running = WebServer()
 
     class Handler(SimpleHTTPRequestHandler):
+        def translate_path(self, path: str) -> str:
+            return str(folder / page) if page else super().translate_path(path)
+
         def log_message(self, *words: object) -> None:
             running.paths.append(self.path)
             running.agents.add(self.headers["User-Agent"])
@@ -86,3 +94,78 @@ def serve_files(folder: Path, host: str = "127.0.0.1") -> Iterator[WebServer]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@dataclass(frozen=True)
+class Squid:
+    """A running proxy that wants a user name and a password: where it is, what it looks into TLS with, its log."""
+
+    url: str
+    authority: Path
+    log: Path
+    user: str = "canary-user"
+    password: str = "canary-password"
+    forbidden: str = "forbidden.invalid"
+
+    @property
+    def with_password(self) -> str:
+        """The address with user and password."""
+        return self.url.replace("//", f"//{self.user}:{self.password}@")
+
+
+@contextmanager
+def serve_squid(host: str = "127.0.0.1") -> Iterator[Squid]:
+    """A real squid with basic authentication that looks into TLS with a certificate authority of its own."""
+    with TemporaryDirectory(prefix="pyrlab-squid-") as folder:
+        Path(folder).chmod(0o777)  # squid is another user
+        yield from run_squid(Path(folder), host)
+
+
+def run_squid(folder: Path, host: str) -> Iterator[Squid]:
+    """Run squid with its files in `folder`, which it may write."""
+    port = free_port(host, 3128)  # apt-cacher-ng takes no proxy beyond port 32767
+    proxy = Squid(f"http://{host}:{port}", folder / "authority.pem", folder / "access.log")
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    request += [
+        "-subj",
+        "/CN=canary authority",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
+    ]  # Python 3.13 wants it
+    key = folder / "key.pem"
+    subprocess.run([*request, "-keyout", str(key), "-out", str(proxy.authority)], check=True, capture_output=True)
+    key.chmod(0o644)
+    hashed = subprocess.run(["openssl", "passwd", "-apr1", proxy.password], check=True, capture_output=True, text=True)
+    (folder / "passwords").write_text(f"{proxy.user}:{hashed.stdout}")
+    helpers = Path("/usr/lib/squid")
+    certificates = str(folder / "certificates")
+    make_store = [str(helpers / "security_file_certgen"), "-c", "-s", certificates, "-M", "4MB"]
+    subprocess.run(make_store, check=True, capture_output=True)
+    subprocess.run(["chmod", "-R", "a+rwX", certificates], check=True)
+    (folder / "squid.conf").write_text(f"""
+http_port {host}:{port} ssl-bump generate-host-certificates=on tls-cert={proxy.authority} tls-key={key}
+sslcrtd_program {helpers}/security_file_certgen -s {certificates} -M 4MB
+tls_outgoing_options cafile=/etc/ssl/certs/ca-certificates.crt
+acl begin at_step SslBump1
+ssl_bump peek begin
+ssl_bump bump all
+auth_param basic program {helpers}/basic_ncsa_auth {folder}/passwords
+acl forbidden dstdomain {proxy.forbidden}
+acl known proxy_auth REQUIRED
+http_access deny known forbidden
+http_access allow known
+http_access deny all
+cache deny all
+access_log stdio:{proxy.log}
+cache_log {folder}/cache.log
+pid_filename none
+shutdown_lifetime 0 seconds
+""")
+    with subprocess.Popen(
+        [shutil.which("squid") or "/usr/sbin/squid", "-N", "-f", folder / "squid.conf"], stdout=subprocess.DEVNULL
+    ) as squid:
+        try:
+            wait_for(port, host)
+            yield proxy
+        finally:
+            squid.terminate()

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up what tests and bench need: the Python packages in .venv, Chromium, a registry and a puller, an ssh server.
+# Sets up what tests and bench need: the Python packages in .venv, Chromium, a registry and a puller, a proxy, an ssh
+# server.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,8 @@ python3 -c 'import ensurepip' 2>/dev/null || debian_packages+=(python3-venv)
 command -v chromium >/dev/null || debian_packages+=(chromium)
 command -v docker-registry >/dev/null || debian_packages+=(docker-registry)
 command -v skopeo >/dev/null || debian_packages+=(skopeo)
+command -v ip >/dev/null || [ -x /usr/sbin/ip ] || debian_packages+=(iproute2)
+[ -x /usr/sbin/squid ] || debian_packages+=(squid-openssl)
 command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] || debian_packages+=(openssh-server)
 if [ "${#debian_packages[@]}" -gt 0 ]; then
   if ! command -v apt-get >/dev/null || ! as_root true 2>/dev/null; then

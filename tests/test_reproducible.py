@@ -4,52 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from conftest import NAMES, PROJECT, TAG, copy_checkout, docker, layers, run_make
+from conftest import CHANGED, NAMES, TAG, Clean, docker, layers
 from pyrlab.build import PARENT
 
-CHANGED = "changed"  # the tag of the images whose lists were changed, built upon the cache
-CLEAN = "clean"  # the tag of the same images, built from nothing
+Docker = Callable[..., str]  # the output of a docker command, here or on another engine
 
 
 def own_layers(name: str, tag: str) -> list[str]:
     """The digests of the layers that an image has and its parent has not."""
     parent = layers(f"{PARENT[name]}:{tag}") if name in PARENT else []
     return layers(f"{name}:{tag}")[len(parent) :]
-
-
-def remove_images(tag: str) -> None:
-    """Remove the images of a tag."""
-    for name in reversed(NAMES):
-        subprocess.run(["docker", "image", "rm", f"{name}:{tag}"], capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def changed(images: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A checkout with a package more in each list, and a large one bumped: built upon what is cached."""
-    checkout = copy_checkout(tmp_path_factory.mktemp("changed") / "pyrlab")
-    for path, package in (("base_debs.txt", "tree"), ("r_packages.txt", "docopt"), ("requirements.txt", "cowsay")):
-        (checkout / path).write_text((checkout / path).read_text() + f"{package}\n")
-    version = docker("run", "--rm", f"pylab:{TAG}", "python", "-c", "import duckdb; print(duckdb.__version__)")
-    requirements = (checkout / "requirements.txt").read_text()
-    assert "\nduckdb\n" in requirements
-    (checkout / "requirements.txt").write_text(requirements.replace("\nduckdb\n", f"\nduckdb<{version}\n"))
-    for name in NAMES:
-        docker("tag", f"{name}:{TAG}", f"{name}:{CHANGED}")
-    try:
-        built = run_make(checkout, "build", TAG=CHANGED)
-        assert built.returncode == 0, built.stdout + built.stderr
-        yield checkout
-    finally:
-        remove_images(CHANGED)
 
 
 @pytest.mark.usefixtures("changed")
@@ -85,50 +56,32 @@ def test_what_was_added_works(name: str, command: list[str]) -> None:
     docker("run", "--rm", f"{name}:{CHANGED}", *command)
 
 
-@pytest.fixture(scope="module")
-def clean(changed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The images of the same lists, from nothing: no cache, in another folder, at another time."""
-    elsewhere = tmp_path_factory.mktemp("elsewhere") / "somebody-elses-pyrlab"
-    shutil.copytree(changed, elsewhere)
-    settings = {"TAG": CLEAN, "PROJECT": f"{PROJECT}-{CLEAN}"}
-    cleaned = run_make(elsewhere, "clean", **settings)
-    assert cleaned.returncode == 0, cleaned.stderr
-    assert "pyrlab" not in docker("buildx", "du", "--verbose")
-    try:
-        built = run_make(elsewhere, "build", **settings)
-        assert built.returncode == 0, built.stdout + built.stderr
-        yield
-    finally:
-        remove_images(CLEAN)
-
-
-@pytest.mark.usefixtures("clean")
 @pytest.mark.parametrize("name", NAMES)
-def test_clean_build_agrees(name: str, tmp_path: Path) -> None:
+def test_clean_build_agrees(clean: Clean, name: str, tmp_path: Path) -> None:
     """A clean build gives the very image that incremental ones gave: the same digest, to the last byte."""
-    one, other = f"{name}:{CHANGED}", f"{name}:{CLEAN}"
-    if layers(one) != layers(other):
-        pytest.fail("\n".join(differences(one, other, tmp_path)))
-    ids = {docker("image", "inspect", image, "--format", "{{.Id}}") for image in (one, other)}
+    image = f"{name}:{CHANGED}"
+    if layers(image) != layers(image, clean.engine.docker):
+        pytest.fail("\n".join(differences(image, docker, clean.engine.docker, tmp_path)))
+    ids = {engine("image", "inspect", image, "--format", "{{.Id}}") for engine in (docker, clean.engine.docker)}
     assert len(ids) == 1
 
 
-def differences(one: str, other: str, folder: Path) -> list[str]:
-    """A line for each file that differs between the layers of two images, with what differs."""
+def differences(image: str, here: Docker, there: Docker, folder: Path) -> list[str]:
+    """A line for each file that differs between the layers of an image on two engines, with what differs."""
     found: list[str] = []
-    trees = [contents(image, folder / f"{number}.tar") for number, image in enumerate((one, other))]
+    trees = [contents(image, engine, folder / f"{number}.tar") for number, engine in enumerate((here, there))]
     for number, (a, b) in enumerate(zip(*trees, strict=True)):
         found += [
-            f"layer {number}: /{path}: {a.get(path)} in {one}, {b.get(path)} in {other}"
+            f"layer {number}: /{path}: {a.get(path)} in one, {b.get(path)} in the other"
             for path in sorted(a.keys() | b.keys())
             if a.get(path) != b.get(path)
         ]
-    return found or [f"{one} and {other} hold the same files, but in another order"]
+    return found or ["both hold the same files, but in another order"]
 
 
-def contents(image: str, archive: Path) -> list[dict[str, tuple[object, ...]]]:
+def contents(image: str, engine: Docker, archive: Path) -> list[dict[str, tuple[object, ...]]]:
     """For each layer of an image its files: what of them can differ, by path."""
-    docker("save", "--output", str(archive), image)
+    engine("save", "--output", str(archive), image)
     trees = []
     with tarfile.open(archive) as saved:
 

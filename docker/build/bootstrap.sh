@@ -5,11 +5,16 @@ set -euo pipefail
 
 tar=$1
 here=$(cd "$(dirname "$0")" && pwd)
+# Told by environment, the proxies leave no trace in the archive. apt-cacher-ng serves plain HTTP, as Debian does.
 export SOURCE_DATE_EPOCH=1767225600 # as in bake.hcl
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+export http_proxy=${APTPROXY:-${http_proxy:-}} https_proxy=${https_proxy:-} no_proxy=${no_proxy:-}
+if [ -z "$http_proxy" ]; then unset http_proxy; fi
+if [ -z "$https_proxy" ]; then unset https_proxy; fi
+kept=SOURCE_DATE_EPOCH,http_proxy,https_proxy,no_proxy
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n --preserve-env=$kept "$@"; fi; }
 
 bootstrap() {
-  "$@" mmdebstrap --quiet --variant=minbase --include=python3,ca-certificates \
+  "$@" mmdebstrap --variant=minbase --include=python3,ca-certificates \
     --dpkgopt="$here/../pyrlab-base/dpkg.cfg" --format=tar trixie -
 }
 
@@ -21,10 +26,10 @@ if ! command -v mmdebstrap >/dev/null && command -v apt-get >/dev/null && as_roo
 fi
 if command -v mmdebstrap >/dev/null; then
   if ! as_root true 2>/dev/null; then as_root() { "$@"; }; fi # mmdebstrap then uses a user namespace
-  bootstrap as_root env SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" >"$tar.part"
+  bootstrap as_root >"$tar.part"
 else
   # No Debian on this host: the same command in a container of Debian's own image.
-  docker run --rm --env SOURCE_DATE_EPOCH --volume "$here/..:$here/..:ro" "${DEBIAN_IMAGE:-debian:trixie-slim}" sh -ec "
+  docker run --rm --env SOURCE_DATE_EPOCH --env http_proxy --env https_proxy --env no_proxy --volume "$here/..:$here/..:ro" "${DEBIAN_IMAGE:-debian:trixie-slim}" sh -ec "
     { apt-get update -qq; apt-get install -qq -y --no-install-recommends mmdebstrap; } >&2
     $(declare -f bootstrap); here='$here'; bootstrap env" >"$tar.part"
 fi

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import lists
+import network
 
 APT = [
     "apt-get",
@@ -23,7 +24,7 @@ INSTALL = [*APT, "install", "--yes", "--no-install-recommends", "--option=Dpkg::
 
 def update() -> None:
     """Fetch Debian's package lists, or stop."""
-    if subprocess.run([*APT, "update", "--error-on=any"]).returncode:
+    if network.run([*APT, "update", "--error-on=any"]).returncode:
         sys.exit("pyrlab: apt cannot reach Debian's archive; apt's own words stand above")
 
 
@@ -35,13 +36,14 @@ def known_packages() -> set[str]:
 
 def install(names: list[str], whose: str) -> None:
     """Install packages that are known, or stop; `whose` names the list that they are for."""
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    if subprocess.run([*INSTALL, *names], env=environment).returncode:
+    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    if network.run([*INSTALL, *names]).returncode:
         sys.exit(f"pyrlab: apt could not install the packages of {whose}; apt's own words stand above")
 
 
 def main() -> None:
     """Install what the lists ask for, or stop with one sentence on the first line that cannot be had."""
+    network.connect()
     paths = [Path(path) for path in sys.argv[1:]]
     wanted = [line for path in paths for line in lists.read(path)]
     update()

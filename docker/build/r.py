@@ -21,7 +21,6 @@ import json
 import os
 import re
 import shutil
-import ssl
 import subprocess
 import sys
 import tarfile
@@ -37,6 +36,7 @@ from typing import Any
 import debs
 import layers
 import lists
+import network
 
 Run = subprocess.CompletedProcess[str]
 
@@ -120,8 +120,6 @@ class Web:
 
     def __init__(self, agent: str) -> None:
         self.agent = agent  # a repository with binaries tells from it for which R and system
-        ca = Path("/run/secrets/ca")
-        self.trust = ssl.create_default_context(cafile=str(ca) if ca.exists() else None)
         self.contents: dict[str, bytes] = {}
 
     def get(self, url: str) -> bytes:
@@ -134,7 +132,7 @@ class Web:
         """The content at `url`; raises Unreachable."""
         request = urllib.request.Request(url, headers={"User-Agent": self.agent})
         try:
-            with urllib.request.urlopen(request, timeout=60, context=self.trust) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 content: bytes = answer.read()
                 return content
         except urllib.error.HTTPError as error:
@@ -472,11 +470,13 @@ def check(lines: dict[str, lists.Line]) -> None:
         name, problem = row.split("\t", 1)
         if "there is no package called" in problem:
             problem = "R's names are case-sensitive"
-        sys.exit(f"pyrlab: {place(lines[name], name)}: R cannot load the package '{name}' ({problem}){hint(problem)}")
+        why = hint(problem) or f" ({problem})"
+        sys.exit(f"pyrlab: {place(lines[name], name)}: R cannot load the package '{name}'{why}")
 
 
 if __name__ == "__main__":
     verb, *rest = sys.argv[1:]
+    network.connect()
     if verb == "resolve":
         resolve(Path(rest[0]), Path(rest[1]))
     else:

@@ -24,8 +24,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import debs
 import layers
 import lists
+import network
 
 VENV = Path("/opt/venv")
 CACHE = Path("/root/.cache/uv")  # a cache mount: what was downloaded, and the slots of the steps that install
@@ -36,13 +38,7 @@ ENVIRONMENT = CACHE / "pyrlab-environment"  # every wheel of the last plan, inst
 def uv(*arguments: str | Path, environment: Path = VENV) -> subprocess.CompletedProcess[str]:
     """Run uv for an environment; what it says on stderr is shown and kept."""
     command = ["/pyrlab/tools/uv", *map(str, arguments), "--python", str(environment / "bin/python")]
-    ca = Path("/run/secrets/ca")
-    trust = {"SSL_CERT_FILE": str(ca)} if ca.exists() else {}
-    run = subprocess.run(
-        command, env={**os.environ, **trust}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    sys.stderr.write(run.stderr)
-    return run
+    return network.run(command, quiet=True)
 
 
 def canonical(requirement: str) -> str:
@@ -136,7 +132,8 @@ def uv_install(pins: Path, *arguments: str, environment: Path = VENV) -> None:
     command: list[str | Path] = ["pip", *arguments, pins, "--no-config"]
     # Nearly everything is a wheel. What is not is compiled here, and the compilers stay here.
     if uv(*command, "--only-binary=:all:", environment=environment).returncode:
-        subprocess.run("apt-get -q=2 update && apt-get -q=2 install -y build-essential python3-dev git", shell=True)
+        debs.update()
+        debs.install(["build-essential", "python3-dev", "git"], "requirements.txt")
         if uv(*command, environment=environment).returncode:
             sys.exit(f"pyrlab: uv could not install {', '.join(names(pins))}; uv's own words stand above")
 
@@ -200,6 +197,7 @@ def names(plan: Path) -> list[str]:
 def main() -> None:
     """Dispatch; see the module's docstring."""
     verb, *rest = sys.argv[1:]
+    network.connect()
     if verb == "plan":
         plan(Path(rest[0]), Path(rest[1]), Path(rest[2]), int(rest[3]), int(rest[4]))
     else:

@@ -1,0 +1,236 @@
+"""Proxies, indexes and certificates as a user names them: what is said of a wrong one, and what is never said."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import network
+from conftest import ROOT
+from pyrlab import online
+from pyrlab.docker import Problem
+from servers import Squid, free_port, serve_files, serve_squid
+
+APT = "E: Failed to fetch http://packages.invalid/debian/dists/trixie/InRelease  Could not connect"
+UV = "error: Request failed after 3 retries\n  cause: Failed to fetch: https://packages.invalid/simple/pandas/"
+
+
+def run(verb: str, words: str = "", **parameters: str) -> str:
+    """What the build's tool prints with these parameters."""
+    environment = {**os.environ, **dict.fromkeys(network.PARAMETERS, ""), **parameters}
+    command = [sys.executable, str(ROOT / "docker/build/network.py"), verb]
+    done = subprocess.run(command, input=words, capture_output=True, text=True, env=environment, check=True)
+    return str(done.stdout).strip()
+
+
+def explain(words: str, **parameters: str) -> str:
+    """What the build says after a command ended with these words."""
+    return run("explain", words, **parameters)
+
+
+@pytest.fixture(scope="module")
+def squid() -> Iterator[Squid]:
+    """A proxy that wants a user name and a password."""
+    with serve_squid() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What a hotel's network answers to everything."""
+    folder = tmp_path_factory.mktemp("portal")
+    (folder / "login.html").write_text("<html>Please log in</html>")
+    with serve_files(folder, page="login.html") as server:
+        yield server.url
+
+
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("APTPROXY", APT), ("PIPPROXY", UV), ("https_proxy", UV), ("http_proxy", APT)]
+)
+def test_proxy_down(name: str, words: str) -> None:
+    """Where nothing listens, the parameter that says to go there is named."""
+    assert explain(words, **{name: NOBODY}) == network.down(name, "[Errno 111] Connection refused")
+
+
+@pytest.mark.parametrize(("name", "words"), [("APTPROXY", APT), ("https_proxy", UV), ("http_proxy", APT)])
+@pytest.mark.parametrize("credentials", ["", "somebody:wrong@"])
+def test_password_wanted(squid: Squid, name: str, words: str, credentials: str) -> None:
+    """A proxy that wants a password gets none, or a wrong one."""
+    address = squid.url.replace("//", f"//{credentials}")
+    assert explain(words, **{name: address}) == network.DENIED.format(name)
+
+
+def check(**parameters: str) -> str:
+    """What the build says before it begins."""
+    return run("check", **parameters)
+
+
+@pytest.mark.parametrize("name", ["APTPROXY", "PIPPROXY", "http_proxy", "https_proxy"])
+def test_checked_before_the_work(squid: Squid, portal: str, name: str) -> None:
+    """A proxy that is down or wants a password is told before anything else; one that is well is not."""
+    assert check(**{name: NOBODY}) == network.down(name, "[Errno 111] Connection refused")
+    if name == "PIPPROXY":
+        assert check(PIPPROXY=portal).startswith("PIPPROXY answers with another page than asked for")
+    else:
+        assert check(**{name: squid.url}) == network.DENIED.format(name)
+        assert check(**{name: squid.with_password}, SSL_CERT_FILE=str(squid.authority)) == ""
+
+
+def test_strange_certificate(squid: Squid) -> None:
+    """A proxy that looks into TLS with an authority that is not trusted is told from one that is down."""
+    sentence = (
+        "https_proxy shows a certificate that nothing here trusts; name the file of its authority, as in CACERT=ca.pem"
+    )
+    assert check(https_proxy=squid.with_password) == sentence
+    assert explain(UV, https_proxy=squid.with_password) == sentence
+
+
+@pytest.mark.parametrize("name", ["APTPROXY", "http_proxy"])
+def test_proxy_refuses(squid: Squid, name: str) -> None:
+    """A proxy that knows its user, but lets nobody go there, says so with a number that is passed on."""
+    sentence = explain(APT.replace("packages.invalid", squid.forbidden), **{name: squid.with_password})
+    assert sentence == f"{name} answers 403 Forbidden, and gives no packages; ask whoever runs it"
+
+
+def test_no_web_server() -> None:
+    """An address where something other than a web server listens is reported like any other."""
+    with socket.socket() as other, ThreadPoolExecutor(1) as pool:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        def greet() -> None:
+            for _ in range(2):
+                connection, _ = other.accept()
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0-OpenSSH_10.0\r\n")
+                connection.close()
+
+        pool.submit(greet)
+        sentence = check(PIPPROXY=f"http://127.0.0.1:{other.getsockname()[1]}")
+    assert sentence.startswith("PIPPROXY cannot be reached (its answer is not HTTP: SSH-2.0")
+
+
+@pytest.mark.parametrize(("name", "words"), [("APTPROXY", APT), ("PIPPROXY", UV), ("http_proxy", APT)])
+def test_login_page(portal: str, name: str, words: str) -> None:
+    """A page to log in, in the place of packages, is told from packages."""
+    assert explain(words, **{name: portal}) == (
+        f"{name} answers with another page than asked for, perhaps one to log in; try it in a browser"
+    )
+
+
+def test_no_network_at_all() -> None:
+    """Where no parameter is to blame, the user learns which there are."""
+    sentence = explain(UV)
+    assert sentence.startswith("packages.invalid cannot be reached (")
+    assert sentence.endswith("; behind a proxy, set http_proxy and https_proxy, or APTPROXY and PIPPROXY")
+
+
+def test_nothing_to_blame(tmp_path: Path) -> None:
+    """An index that answers is not blamed for a package that it has not."""
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip/index.html").write_text('<a href="pip-1.whl">pip-1.whl</a>')
+    with serve_files(tmp_path) as server:
+        assert explain("Because pandsa was not found in the package registry", PIPPROXY=server.url) == ""
+
+
+@pytest.mark.parametrize("name", ["APTPROXY", "PIPPROXY", "http_proxy", "https_proxy"])
+@pytest.mark.parametrize("value", ["http://", "http://:3142", "http://proxy:port"])
+def test_no_address(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """What is no address is refused before anything is built, and is not repeated: it may hold a password."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(
+        Problem, match=f"^{name} is no address of a proxy; write it as in {name}=http://172.17.0.1:3142$"
+    ):
+        online.settings()
+
+
+def test_loopback(monkeypatch: pytest.MonkeyPatch, gateway: str) -> None:
+    """A proxy of this machine's own must be named by an address that containers can reach."""
+    monkeypatch.setenv("https_proxy", "http://localhost:8080")
+    with pytest.raises(Problem, match=f"^https_proxy names this machine as localhost, .* {gateway}, .*https_proxy=$"):
+        online.settings()
+
+
+def test_bare_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy without http:// before it is meant as one with it."""
+    monkeypatch.setenv("http_proxy", "proxy.example:3128")
+    assert online.settings()["http_proxy"] == "http://proxy.example:3128"
+
+
+def test_own_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache on this machine's bridge is not asked for through a company's proxy, nor is the lab itself."""
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "intranet.example")
+    monkeypatch.setenv("PIPPROXY", "http://172.17.0.1:3141")
+    assert online.settings()["no_proxy"] == "intranet.example,localhost,127.0.0.1,::1,172.17.0.1"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "trying http://jane:s3cr%40t@proxy.example:3128/ now",
+        "Could not connect to PROXY.example:3128 (10.1.2.3)",
+        "user jane was denied",
+        "password s3cr%40t, that is s3cr@t",
+        "http://proxy.example answers",
+        "Could not resolve 'proxy.example'",
+    ],
+)
+def test_nothing_is_told(words: str) -> None:
+    """Neither address nor host, user or password of a proxy are in what is shown or logged."""
+    said = network.concealer({"APTPROXY": "http://jane:s3cr%40t@proxy.example:3128"})(words)
+    assert "APTPROXY" in said
+    assert not any(secret in said.lower() for secret in ("proxy.example", "jane", "s3cr"))
+
+
+def test_other_words_stay() -> None:
+    """What only begins or ends like a user's name is left alone."""
+    conceal = network.concealer({"APTPROXY": "http://pip:r@proxy:3128"})
+    said = conceal("pipeline of r-base and pip-tools behind a proxy; could not resolve 'proxy', pip")
+    assert said == "pipeline of r-base and pip-tools behind a proxy; could not resolve APTPROXY, APTPROXY"
+    assert network.concealer({"no_proxy": "localhost"})("localhost") == "localhost"
+
+
+def test_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """CACERT adds to what this machine trusts, and a file that is not there is not passed over."""
+    monkeypatch.setattr(online, "CACHE", tmp_path)
+    monkeypatch.setattr(online, "CERTIFICATES", tmp_path / "certificates.crt")
+    own = next(Path(bundle) for bundle in online.BUNDLES if Path(bundle).exists()).read_bytes()
+    monkeypatch.delenv("CACERT", raising=False)
+    assert Path(online.trusted()).read_bytes() == own
+    company = tmp_path / "company.pem"
+    pem = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    company.write_bytes(pem)
+    monkeypatch.setenv("CACERT", str(company))
+    assert Path(online.trusted()).read_bytes() == own + b"\n" + pem
+    company.write_bytes(own + pem)
+    assert Path(online.trusted()).read_bytes() == own + pem
+    company.write_bytes(b"\x30\x82")
+    with pytest.raises(Problem, match=r"company\.pem has no certificate in PEM form"):
+        online.trusted()
+    company.unlink()
+    with pytest.raises(Problem, match=r"company\.pem cannot be read: No such file"):
+        online.trusted()
+
+
+def test_parameters_agree() -> None:
+    """What make takes is what a build step is told."""
+    assert online.PARAMETERS == network.PARAMETERS
+
+
+def test_help_keeps_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The help shows what parameters are set to, but no password."""
+    monkeypatch.setenv("http_proxy", f"http://jane:secret@127.0.0.1:{free_port()}")
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "http://…@127.0.0.1:" in shown
+    assert "secret" not in shown

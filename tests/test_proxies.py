@@ -1,0 +1,219 @@
+"""Builds and labs whose network leads to a proxy only: a company's, this machine's caches, or nowhere."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+import network
+from conftest import CHANGED, NAMES, PROJECT, ROOT, TAG, Clean, copy_checkout, docker, run_make
+from cut import ENGINE, Caches, Cut, run_caches
+from servers import Squid
+
+COMPANY = "company"  # the tag of images that are built here
+
+
+def identity(cut: Cut, image: str) -> str:
+    """The digest of an image on the engine in the cut network."""
+    return cut.docker("image", "inspect", image, "--format", "{{.Id}}")
+
+
+@pytest.mark.usefixtures("clean")
+def test_caches_serve_everything(caches: Caches, squid: Squid) -> None:
+    """All that a clean build needs came from the two caches, and they had it through the company's proxy."""
+    for which, parts in {
+        "apt": ["/InRelease", "/apt_", "/less_", "/r-base-core_", "/r-cran-irkernel_"],
+        "pip": ["/+simple/uv/", "/+simple/jupyterlab/", "/+simple/cowsay/"],
+    }.items():
+        served = caches.log(which)
+        assert [part for part in parts if part not in served] == []
+    fetched = squid.log.read_text()
+    assert [part for part in ("/r-base-core_", "/simple/cowsay/") if part not in fetched] == []
+
+
+def test_other_proxies(clean: Clean, company: dict[str, str]) -> None:
+    """With other proxies no step is repeated, and the image is the same."""
+    image = f"pyrlab-base:{CHANGED}"
+    before = identity(clean.engine, image)
+    built = clean.engine.make(clean.checkout, "build_base", TAG=COMPANY, **company)
+    assert built.returncode == 0, built.stdout + built.stderr
+    log = (clean.checkout / ".cache/build.log").read_text()
+    assert re.findall(r"^--- [\d.]+ s from .*\] RUN.*", log, re.MULTILINE) == []
+    assert identity(clean.engine, f"pyrlab-base:{COMPANY}") == before
+
+
+def test_company(squid: Squid, company: dict[str, str], images: str, tmp_path: Path) -> None:
+    """In a build step apt, pip and uv get through a proxy that has a password and looks into TLS; none is told."""
+    assert "rlab" in images
+    before = len(squid.log.read_text())
+    (tmp_path / "network").write_text(json.dumps({name: url for name, url in company.items() if name != "CACERT"}))
+    mounts = {
+        tmp_path / "network": "/run/secrets/network",
+        squid.authority: "/run/secrets/ca",
+        ROOT / "docker/build/network.py": "/network.py",
+        Path(sys.executable).parent / "uv": "/uv",
+    }
+    script = """
+    apt-get update --error-on=any
+    pip install --no-deps --target /tmp/pip pyjokes
+    /uv pip install --no-deps --target /tmp/uv cowsay
+    """
+    volumes = [f"--volume={path}:{inside}:ro" for path, inside in mounts.items()]
+    command = ["python3", "/network.py", "run", "bash", "-exc", script]
+    run = ["docker", "run", "--rm", "--user=0", *volumes, f"pyrlab-base:{TAG}", *command]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    served = squid.log.read_text()[before:]
+    assert [part for part in ("/trixie/InRelease", "/pyjokes-", "/cowsay-") if part not in served] == []
+    assert squid.password not in done.stdout + done.stderr
+
+
+def blobs(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file of an image archive by name, layers unpacked."""
+    with tarfile.open(archive) as saved:
+        for member in saved:
+            if file := saved.extractfile(member):
+                content = file.read()
+                if content.startswith(b"\x28\xb5\x2f\xfd"):
+                    content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
+                yield member.name, content
+
+
+def test_nothing_stays_behind(clean: Clean, squid: Squid, caches: Caches, tmp_path: Path) -> None:
+    """No layer, history, label or setting of an image, nor the log, has a trace of proxy, password or authority."""
+    certificate = squid.authority.read_text().splitlines()[1]
+    addresses = [url.removeprefix("http://") for url in (squid.url, *caches.parameters.values()) if "://" in url]
+    canaries = [squid.user, squid.password, *addresses, "canary authority", certificate]
+    images = [f"{name}:{CHANGED}" for name in NAMES]
+    found: list[tuple[str, str]] = []
+    searched = 0
+
+    def search(where: str, content: bytes) -> None:
+        nonlocal searched
+        searched += len(content)
+        found.extend((where, canary) for canary in canaries if canary.encode() in content)
+
+    archive = tmp_path / "images.tar"
+    clean.engine.docker("save", "--output", str(archive), *images)
+    for name, content in blobs(archive):
+        search(name, content)
+    assert searched > 2 * archive.stat().st_size, "the layers were not unpacked"
+    search("make and its log", clean.said.encode())
+    for image in images:
+        search(f"history of {image}", clean.engine.docker("history", "--no-trunc", image).encode())
+        search(f"settings of {image}", clean.engine.docker("image", "inspect", image).encode())
+    assert found == []
+
+
+def test_wrong_password(clean: Clean, squid: Squid, company: dict[str, str]) -> None:
+    """Of a proxy that does not know the password the user hears at once, by the parameter's name."""
+    requirements = clean.checkout / "requirements.txt"
+    before = requirements.read_text()
+    requirements.write_text(before + "pyjokes\n")
+    built = clean.engine.make(clean.checkout, "build", TAG=CHANGED, **{**company, "https_proxy": squid.url})
+    requirements.write_text(before)
+    said = re.findall("^pyrlab: (.*)", built.stderr, re.MULTILINE)
+    assert said == [network.DENIED.format("https_proxy")]
+
+
+IN_A_LAB = {
+    "pylab": [
+        "pip install --quiet pyjokes && python -c 'import pyjokes'",
+        "python -c 'import requests; requests.get(\"{url}\").raise_for_status()'",
+        "curl --silent --show-error --fail --output /dev/null {url}",
+        "wget --quiet --output-document /dev/null {url}",
+        # No repository is there; what matters is that git asks, and is answered.
+        "! git ls-remote {url} 2>/tmp/said; grep --quiet 'not found' /tmp/said",
+    ],
+    "rlab": ["Rscript -e 'stopifnot(length(readLines(url(\"{url}\"), warn = FALSE)) > 0)'"],
+}
+
+
+@pytest.mark.parametrize("lab", list(IN_A_LAB))
+def test_lab_in_a_company(clean: Clean, squid: Squid, company: dict[str, str], lab: str) -> None:
+    """In a running lab pip, requests, curl, wget, git and R get online with no further setting."""
+    page = re.findall(r"GET (https://\S+/cowsay/)", squid.log.read_text())[0]
+    try:
+        started = clean.engine.make(clean.checkout, f"start_{lab}", TAG=CHANGED, **company)
+        assert started.returncode == 0, started.stderr
+        for command in IN_A_LAB[lab]:
+            clean.engine.docker("exec", f"{ENGINE}-{lab}", "bash", "-ec", command.format(url=page))
+    finally:
+        clean.engine.make(clean.checkout, "stop")
+
+
+def test_no_network(clean: Clean) -> None:
+    """Without a network an unchanged checkout builds and starts, and a changed list says what is missing."""
+    make = functools.partial(clean.engine.make, clean.checkout, TAG=CHANGED)
+    clean.engine.disconnect()
+    try:
+        made = make("build")
+        assert made.returncode == 0, made.stderr
+        assert made.stdout.count("up to date") == len(NAMES)
+        started = make("start_rlab")
+        assert started.returncode == 0, started.stderr
+        debs = clean.checkout / "base_debs.txt"
+        before = debs.read_text()
+        debs.write_text(f"{before}nano-tiny\n")
+        made = make("build")
+        debs.write_text(before)
+        assert made.returncode
+        said = re.findall("^pyrlab: (.*)", made.stderr, re.MULTILINE)
+        assert len(said) == 1
+        assert re.match(r"\S+ cannot be reached \(.*\); behind a proxy, set http_proxy and https_proxy, or", said[0])
+    finally:
+        make("stop")
+        clean.engine.connect()
+
+
+def test_apt_over_tls(caches: Caches, images: str) -> None:
+    """Sources that apt would fetch over TLS come through apt-cacher-ng, too."""
+    assert "rlab" in images
+    script = """
+    mkdir -p /run/secrets
+    echo '{"APTPROXY": "%s"}' >/run/secrets/network
+    sed -i s,http://,https://, /etc/apt/sources.list
+    python3 /network.py run apt-get update --error-on=any
+    """
+    before = len(caches.log("apt"))
+    tool = f"{ROOT / 'docker/build/network.py'}:/network.py:ro"
+    docker(
+        "run",
+        "--rm",
+        "--user=0",
+        f"--volume={tool}",
+        f"pyrlab-base:{TAG}",
+        "bash",
+        "-ec",
+        script % caches.parameters["APTPROXY"],
+    )
+    assert "InRelease" in caches.log("apt")[before:]  # of what it only lets through, it knows no names
+
+
+def test_local_mk(debian: Path, gateway: str, tmp_path: Path) -> None:
+    """What make proxies writes to local.mk is used, and goes with make stop_proxies; the user's own lines stay."""
+    assert debian.exists()
+    checkout = copy_checkout(tmp_path / "pyrlab")
+    own = "PORT = 8890\n# mine\n"
+    (checkout / "local.mk").write_text(own)
+    with run_caches(functools.partial(run_make, checkout), f"{PROJECT}-local", gateway) as caches:
+        for _ in range(2):
+            made = caches.make("proxies", SAVE="yes")
+            assert made.returncode == 0, made.stderr
+        written = (checkout / "local.mk").read_text()
+        assert written.startswith(own)
+        assert written.count("APTPROXY") == 1
+        shown = run_make(checkout, "help").stdout
+        for name, value in caches.parameters.items():
+            assert re.search(rf"^  {name} .*\[{re.escape(value)}\]$", shown, re.MULTILINE)
+        assert caches.make("stop_proxies").returncode == 0
+        assert (checkout / "local.mk").read_text() == own
