@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ NAMES = tuple(build.INPUTS)  # of the images, parents first
 CHANGED = "changed"  # the tag of the images whose lists were changed
 PROJECT = "pyrlab-test"  # prefix of the containers and volumes that are started here
 
-# Fast checks first, so that they fail first; pruning the build cache last, since it slows what follows.
+# Fast checks first, so that they fail first; what waits for a clean build, and at last removes it, last.
 ORDER = [
     "documentation",
     "layers",
@@ -220,16 +221,36 @@ class Clean:
 
 
 @pytest.fixture(scope="session")
-def clean(
+def clean_begun(
     changed: Path, cut: Cut, caches: Caches, company: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Clean:
-    """The same lists from nothing: on another engine, in another folder, at another time, through the caches only."""
+) -> Iterator[Future[Clean]]:
+    """The build of `clean`, running."""
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "somebody-elses-pyrlab"
     shutil.copytree(changed, elsewhere, ignore=shutil.ignore_patterns(".cache"))
     parameters = {**company, **caches.parameters}
-    built = cut.make(elsewhere, "clean", "build", TAG=CHANGED, **parameters)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return Clean(cut, elsewhere, parameters, built.stdout + built.stderr + (elsewhere / ".cache/build.log").read_text())
+
+    def run() -> Clean:
+        built = cut.make(elsewhere, "clean", "build", TAG=CHANGED, **parameters)
+        assert built.returncode == 0, built.stdout + built.stderr
+        said = built.stdout + built.stderr + (elsewhere / ".cache/build.log").read_text()
+        return Clean(cut, elsewhere, parameters, said)
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(run)
+
+
+@pytest.fixture(scope="session")
+def clean(clean_begun: Future[Clean]) -> Clean:
+    """The changed lists from nothing: on another engine, in another folder, at another time, through caches only."""
+    return clean_begun.result()
+
+
+@pytest.fixture(autouse=True)
+def begin_clean(request: pytest.FixtureRequest) -> None:
+    """Let the clean build, which takes minutes, run beside the tests that come before those which wait for it."""
+    waiting = any("clean" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    if waiting and "images" in request.fixturenames:
+        request.getfixturevalue("clean_begun")
 
 
 @pytest.fixture(scope="session")
