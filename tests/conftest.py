@@ -146,13 +146,10 @@ def r_repositories(images: str) -> Path:
     script = ROOT / "tests" / "cran.sh"
     folder = ROOT / f".cache/r-repositories-{build.digest(script)}"
     if not folder.exists():
-        run = ["--detach", "--user", "0", "--volume", f"{script}:/cran.sh:ro", "--entrypoint", "bash"]
-        container = docker("run", *run, f"rlab:{TAG}", "/cran.sh", "/repositories")
-        try:
-            assert docker("wait", container) == "0", docker("logs", container)
-            docker("cp", f"{container}:/repositories", str(folder))
-        finally:
-            docker("rm", "--force", container)
+        steps = ["FROM rlab:{}", "USER 0", "COPY cran.sh /", "RUN bash /cran.sh /repositories"]
+        steps += ["FROM scratch", "COPY --from=0 /repositories /"]
+        command = ["docker", "buildx", "build", "--quiet", f"--output={folder}", "--file=-", str(script.parent)]
+        subprocess.run(command, input="\n".join(steps).format(TAG), check=True, text=True, capture_output=True)
     return folder
 
 

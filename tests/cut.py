@@ -64,13 +64,14 @@ class Cut:
         return self.run("make", "--no-print-directory", *targets, *settings, cwd=checkout)
 
     def connect(self) -> None:
-        """Put the cable in."""
+        """Switch the network on."""
         ip("link", "set", ENGINE, "up")
+        ip("-netns", ENGINE, "link", "set", "eth0", "up")
         ip("-netns", ENGINE, "route", "replace", self.gateway, "via", HERE)
 
     def disconnect(self) -> None:
-        """Pull the cable."""
-        ip("link", "set", ENGINE, "down")
+        """Switch it off."""
+        ip("-netns", ENGINE, "link", "set", "eth0", "down")
 
 
 @contextmanager

@@ -74,18 +74,6 @@ def test_compiled_from_source(checkout: Path, source: WebServer) -> None:
         assert note in built.stderr.splitlines()
 
 
-def test_compiled_alike(checkout: Path, source: WebServer) -> None:
-    """Compiling the same again, elsewhere and in another order, gives the same bytes."""
-    assert build(checkout, source, *LISTED).returncode == 0
-    before = docker("image", "inspect", f"rlab:{OWN}", "--format", "{{json .RootFS.Layers}}")
-    records = re.split(r"^ID:\s+", docker("buildx", "du", "--verbose"), flags=re.MULTILINE)
-    for compiled in (record.split()[0] for record in records if "/root/.cache/pyrlab-r" in record):
-        docker("buildx", "prune", "--all", "--force", "--filter", f"id={compiled}")
-    assert build(checkout, source, *reversed(LISTED)).returncode == 0
-    assert "Setting up r-base-dev" in (checkout / ".cache/build.log").read_text()
-    assert docker("image", "inspect", f"rlab:{OWN}", "--format", "{{json .RootFS.Layers}}") == before
-
-
 def test_compiled_once(checkout: Path, source: WebServer) -> None:
     """Another package costs itself: what was compiled before, from the same, is not compiled again."""
     assert build(checkout, source, *LISTED).returncode == 0
@@ -96,6 +84,18 @@ def test_compiled_once(checkout: Path, source: WebServer) -> None:
     assert "Setting up r-base-dev" not in log  # docopt has nothing to compile
     assert in_rlab("ls /usr/local/lib/R/site-library").split() == ["docopt", "glue", "zoo"]
     assert in_rlab(VERSIONS) == "glue 99.1 zoo 99.1"
+
+
+def test_compiled_alike(checkout: Path, source: WebServer) -> None:
+    """Compiling the same again, elsewhere and in another order, gives the same bytes."""
+    assert build(checkout, source, *LISTED).returncode == 0
+    before = docker("image", "inspect", f"rlab:{OWN}", "--format", "{{json .RootFS.Layers}}")
+    records = re.split(r"^ID:\s+", docker("buildx", "du", "--verbose"), flags=re.MULTILINE)
+    for compiled in (record.split()[0] for record in records if "/root/.cache/pyrlab-r" in record):
+        docker("buildx", "prune", "--all", "--force", "--filter", f"id={compiled}")
+    assert build(checkout, source, *reversed(LISTED)).returncode == 0
+    assert "Setting up r-base-dev" in (checkout / ".cache/build.log").read_text()
+    assert docker("image", "inspect", f"rlab:{OWN}", "--format", "{{json .RootFS.Layers}}") == before
 
 
 def test_binaries(checkout: Path, binary: WebServer) -> None:
