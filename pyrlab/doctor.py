@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pyrlab.docker import Problem, inspect, parameter, run_main
 from pyrlab.lab import LABS, check_port, container_name, port_of
-from pyrlab.online import without_password
+from pyrlab.online import ADDRESSES, without_password
 
 OLDEST = {"engine": (26, 1), "Buildx": (0, 13), "Compose": (2, 26)}  # what pyrlab is tested with
 ROOM = 15e9  # bytes that the four default images and their build cache take
@@ -113,14 +113,14 @@ def files() -> Finding:
 
 def proxies() -> Iterator[Finding]:
     """Whether the proxies answer."""
-    for name in ("APTPROXY", "PIPPROXY", "http_proxy", "https_proxy"):
+    for name in ADDRESSES:
         address = parameter(name)
         if not address:
             continue
         shown = without_password(address)
         parts = urlsplit(address if "//" in address else f"//{address}")
         try:
-            port = parts.port or {"https": 443}.get(parts.scheme, 80)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
             socket.create_connection((parts.hostname or "", port), timeout=5).close()
         except (OSError, ValueError):
             yield Finding(name, shown, f"{name} does not answer; correct or unset it")

@@ -111,7 +111,7 @@ def lab_environment() -> dict[str, str]:
     found |= json.loads(network("index"))
     if certificates := trusted():
         found |= {"CERTIFICATES": certificates, "CERTIFICATES_AT": BUNDLE}
-    return {name: value for name, value in os.environ.items() if name not in HANDED_ON} | found
+    return handing_on(found)
 
 
 def environment_of(container: dict[str, Any]) -> dict[str, str]:
@@ -121,6 +121,11 @@ def environment_of(container: dict[str, Any]) -> dict[str, str]:
     for mount in container["Mounts"]:
         if mount["Destination"] == BUNDLE:
             found |= {"CERTIFICATES": mount["Source"], "CERTIFICATES_AT": BUNDLE}
+    return handing_on(found)
+
+
+def handing_on(found: dict[str, str]) -> dict[str, str]:
+    """The environment of this machine, in which nothing but `found` is handed on to a lab."""
     return {name: value for name, value in os.environ.items() if name not in HANDED_ON} | found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cut import Caches, Cut, run_caches, run_cut_engine
+from cut import Caches, Cut, run_caches, run_cut_engine, users_environment
 from pyrlab import build
 from servers import Squid, free_port, serve_squid
 
@@ -83,10 +83,9 @@ def run_make(checkout: Path, *targets: str, **parameters: str | int) -> subproce
     """Run make in `checkout` as a user would, with the tests' own names; nobody is there to answer questions."""
     settings = {"TAG": TAG, "PROJECT": PROJECT, **{name: str(value) for name, value in parameters.items()}}
     arguments = [f"{name}={value}" for name, value in settings.items()]
-    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MAKEFLAGS", "MFLAGS")}
     command = ["make", "--no-print-directory", *targets, *arguments]
     return subprocess.run(
-        command, cwd=checkout, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        command, cwd=checkout, env=users_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
 
 
@@ -245,8 +244,9 @@ def clean(clean_begun: Future[Clean]) -> Clean:
 @pytest.fixture(autouse=True)
 def begin_clean(request: pytest.FixtureRequest) -> None:
     """Let the clean build, which takes minutes, run beside the tests that come before those which wait for it."""
-    waiting = any("clean" in getattr(item, "fixturenames", ()) for item in request.session.items)
-    if waiting and "images" in request.fixturenames:
+    if "images" in request.fixturenames and any(
+        "clean" in getattr(item, "fixturenames", ()) for item in request.session.items
+    ):
         request.getfixturevalue("clean_begun")
 
 

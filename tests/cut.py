@@ -24,6 +24,11 @@ INSIDE = ["nsenter", f"--net=/run/netns/{ENGINE}"]  # of the namespaces the netw
 Run = subprocess.CompletedProcess[str]
 
 
+def users_environment() -> dict[str, str]:
+    """The environment of a user who types make: without a screen, and not from within make."""
+    return {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MAKEFLAGS", "MFLAGS")}
+
+
 def ip(*arguments: str, check: bool = True) -> None:
     """Change this machine's network."""
     subprocess.run(["ip", *arguments], check=check, capture_output=True)
@@ -39,13 +44,10 @@ class Cut:
 
     def run(self, *command: str, cwd: Path | None = None) -> Run:
         """Run a command where the engine is."""
-        environment = {
-            name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "DISPLAY")
-        }
         return subprocess.run(
             [*INSIDE, *command],
             cwd=cwd,
-            env={**environment, "DOCKER_HOST": f"unix://{self.folder}/docker.sock"},
+            env={**users_environment(), "DOCKER_HOST": f"unix://{self.folder}/docker.sock"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

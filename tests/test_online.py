@@ -107,6 +107,7 @@ def test_no_web_server() -> None:
     with socket.socket() as other, ThreadPoolExecutor(1) as pool:
         other.bind(("127.0.0.1", 0))
         other.listen()
+        other.settimeout(20)  # where nobody calls again the test fails, and does not wait for ever
 
         def greet() -> None:
             for _ in range(2):
