@@ -194,7 +194,11 @@ def changed(images: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     version = docker("run", "--rm", f"pylab:{TAG}", "python", "-c", "import duckdb; print(duckdb.__version__)")
     requirements = (checkout / "requirements.txt").read_text()
     assert "\nduckdb\n" in requirements
-    (checkout / "requirements.txt").write_text(requirements.replace("\nduckdb\n", f"\nduckdb<{version}\n"))
+    # All else stays as it is, whatever is released before the clean build resolves the same lists.
+    listing = ("python", "-m", "pip", "list", "--format=freeze", "--exclude=pyrlab-pdf", "--exclude=duckdb")
+    pins = docker("run", "--rm", f"pylab:{TAG}", *listing)
+    bumped = requirements.replace("\nduckdb\n", f"\nduckdb<{version}\n")
+    (checkout / "requirements.txt").write_text(f"{bumped}{pins}\n")
     for name in NAMES:
         docker("tag", f"{name}:{TAG}", f"{name}:{CHANGED}")
     try:
