@@ -22,7 +22,7 @@ PROJECT    ?= pyrlab                    # prefix of containers and volumes, for 
 ENGINE     ?=                           # external: never install or start a container engine here
 HOST       ?=                           # user@server, for make tunnel
 SSH_OPTIONS ?=                          # more options for its ssh, as in -p 2222
-P          ?=                           # what make test runs, as in P=tests/test_layers.py
+P          ?=                           # what make upgrade upgrades, or make test runs, as in P=tests/test_layers.py
 APTPORT    ?= 3142                      # where the apt-cacher-ng of make proxies listens
 PIPPORT    ?= 3141                      # and its devpi server
 SAVE       ?=                           # yes: make proxies writes its parameters to local.mk
@@ -40,7 +40,7 @@ RUN := PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
 .DEFAULT_GOAL := help
 .PHONY: help doctor engine engine-ready build build_base build_pylab build_rbase build_rlab pylab rlab \
   start_pylab start_rlab stop stop_pylab stop_rlab url_pylab url_rlab logs_pylab logs_rlab bash_pylab bash_rlab \
-  list tunnel proxies stop_proxies test lint bench clean
+  lock outdated upgrade list tunnel proxies stop_proxies test lint bench clean
 
 ##@ Set up
 help: ## Show this help
@@ -119,6 +119,16 @@ build_rlab: engine-ready ## Build rlab: r_packages.txt
 
 clean: engine-ready ## Remove pyrlab's images, containers, settings and build cache; never a notebook
 	@$(RUN).clean
+
+##@ Know what is inside
+lock: engine-ready ## Resolve the four lists into the lock files beside them; make build does it where a list changed
+	@$(RUN).upgrade lock
+
+outdated: engine-ready ## List what an upgrade would change
+	@$(RUN).upgrade outdated
+
+upgrade: engine-ready ## Upgrade everything, or some: make upgrade P="pandas ggplot2"
+	@$(RUN).upgrade upgrade $(P)
 
 ##@ Behind a proxy
 proxies: engine-ready ## Start caches of Debian and Python packages for this machine's builds

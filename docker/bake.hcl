@@ -11,6 +11,9 @@ variable "CRAN" { default = "" }
 variable "BIOC" { default = "" }
 variable "TAG" { default = "latest" }
 variable "INPUTS" { default = "" } # what an image is made of, for its label
+variable "LOCKS" { default = ".cache/locks" }
+variable "UPGRADE" { default = "" } # packages that need not stay as locked, * for all
+variable "STAMP" { default = "" } # the time, so that nothing is resolved from the cache
 
 # The Python image where no registry answers: Debian's archive, as make has bootstrapped it.
 target "debian" {
@@ -27,21 +30,37 @@ target "online" {
   attest   = ["type=provenance,disabled=true"] # provenance holds the time of the build
 }
 
-target "image" {
+# What the one Dockerfile of .cache takes, whatever is built with it.
+target "whole" {
   inherits   = ["online"]
-  name       = image
-  matrix     = { image = ["pyrlab-base", "pylab", "rlab-base", "rlab"] }
+  contexts   = { locks = LOCKS }
   dockerfile = ".cache/Dockerfile"
-  target     = image
   args = {
     CRAN              = CRAN
     BIOC              = BIOC
     UV_VERSION        = "0.13.8"
     SOURCE_DATE_EPOCH = "1767225600" # 2026-01-01; as in docker/build/layers.py
   }
-  labels = { "org.pyrlab.inputs" = INPUTS }
-  tags   = ["${image}:${TAG}"]
-  output = ["type=image,oci-mediatypes=true,compression=zstd"] # half of gzip's time; engines since 23.0 pull it
+}
+
+target "image" {
+  inherits = ["whole"]
+  name     = image
+  matrix   = { image = ["pyrlab-base", "pylab", "rlab-base", "rlab"] }
+  target   = image
+  labels   = { "org.pyrlab.inputs" = INPUTS }
+  tags     = ["${image}:${TAG}"]
+  output   = ["type=image,oci-mediatypes=true,compression=zstd"] # half of gzip's time; engines since 23.0 pull it
+}
+
+# What the lists resolve to, into the folder of the locks.
+target "lock" {
+  inherits = ["whole"]
+  name     = "lock-${ecosystem}"
+  matrix   = { ecosystem = ["python", "debian", "r"] }
+  target   = "lock-${ecosystem}"
+  args     = { UPGRADE = UPGRADE, STAMP = STAMP }
+  output   = ["type=local,dest=${LOCKS}"]
 }
 
 # The caches of packages that `make proxies` starts.

@@ -13,14 +13,14 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyrlab import dockerfile
+from pyrlab import dockerfile, locks
 from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_main
 from pyrlab.online import blame, build_environment, check, settings
 from pyrlab.progress import Progress
@@ -35,21 +35,28 @@ LOST = r"snapshot (\S+) does not exist"
 STUMBLE = rf"{LOST}|DeadlineExceeded"
 ARCHIVE = CACHE / "pyrlab-debian.tar"  # the Python image as bootstrapped from Debian's archive
 
-# What an image is made of besides its parent; a change of any is a reason to build.
+# What an image is made of besides its parent and its locks; a change of any is a reason to build.
 INPUTS = {
     "pyrlab-base": [
-        "base_debs.txt",
         "docker/pyrlab-base",
         "docker/run",
         "docker/build",
         "docker/bake.hcl",
         "pyrlab/dockerfile.py",
     ],
-    "pylab": ["requirements.txt", "docker/pylab"],
-    "rlab-base": ["r_debs.txt", "docker/rlab-base"],
-    "rlab": ["r_packages.txt", "docker/rlab"],
+    "pylab": ["docker/pylab"],
+    "rlab-base": ["docker/rlab-base"],
+    "rlab": ["docker/rlab"],
 }
+LOCKS = {  # of which an image has the packages; of requirements.lock, pyrlab-base has a section
+    "pyrlab-base": ["requirements", "base_debs"],
+    "pylab": ["requirements"],
+    "rlab-base": ["r_debs"],
+    "rlab": ["r_packages"],
+}
+TARGETS = {"requirements": "lock-python", "base_debs": "lock-debian", "r_debs": "lock-debian", "r_packages": "lock-r"}
 SETTINGS = {"rlab": ["CRAN", "BIOC"]}  # parameters that an image depends on
+MOVED = r"\w+\.lock: .*; type make lock"
 PARENT = {"pylab": "pyrlab-base", "rlab-base": "pyrlab-base", "rlab": "rlab-base"}
 
 
@@ -96,6 +103,10 @@ def digest(path: Path) -> str:
 def inputs_of(name: str) -> dict[str, str]:
     """What the image `name` is made of besides its parent, by what a user would say has changed."""
     inputs = {path: digest(ROOT / path) for path in INPUTS[name]}
+    for lock in LOCKS[name]:
+        content = locks.Lock.read(locks.STAGED, lock).content
+        section = locks.SHARED.search(content) if name == "pyrlab-base" else None
+        inputs[f"{lock}.lock"] = locks.digest(re.sub(r"(?m)^\s*#.*\n", "", section[1] if section else content))
     for setting in SETTINGS.get(name, []):
         if value := parameter(setting):
             inputs[setting] = hashlib.sha256(value.encode()).hexdigest()[:16]  # it may hold a password
@@ -128,36 +139,43 @@ def reasons(image: Image) -> list[str]:
     return [change.replace("parent changed", f"{PARENT.get(image.name)} changed") for change in changes]
 
 
-def choose_python() -> tuple[str, str]:
-    """The Python image to start from: what bake calls it, and its identity for the label.
+def choose_python(refresh: bool = False) -> tuple[str, str]:
+    """The Python image to start from: what bake calls it, and its identity for the label and the lock.
 
-    BASE=auto stays with what the present images start from; with none, it asks the registry.
+    BASE=auto stays with what the present images start from; with none, it asks the registry. A registry's image is
+    the one that is locked, unless `refresh` asks for the current one.
     """
     base, name = parameter("BASE", "auto"), parameter("PYTHONBASE", "python:3.14-slim-trixie")
-    registry = (f"docker-image://{name}", name)
     if base not in ("auto", "registry", "debian"):
         raise Problem(f"BASE={base} is none of auto, registry and debian")
-    if base == "registry":
-        return registry
     before = built_from(inspect("image", tag_of("pyrlab-base"))).get("Python image", "")
-    if base == "auto" and before == name:
-        return registry
+    if base == "registry" or (base == "auto" and before.partition("@")[0] == name):
+        locked = "" if refresh else locked_python(name)
+        pinned = locked or pin(name) or name
+        return f"docker-image://{pinned}", pinned
     if base == "auto" and not before.startswith("Debian "):
-        if registry_answers(name):
-            return registry
+        if pinned := pin(("" if refresh else locked_python(name)) or name):
+            return f"docker-image://{pinned}", pinned
         print(f"pyrlab: no registry answers for {name}; starting from Debian's archive instead", file=sys.stderr)
     if not ARCHIVE.exists() and before.startswith("Debian "):
         return ("target:debian", before)  # bootstrapped again only if something must be built
     return ("target:debian", bootstrap())
 
 
-def registry_answers(name: str) -> bool:
-    """Whether the image `name` can be had from its registry."""
-    command = ["docker", "buildx", "imagetools", "inspect", name]
+def locked_python(name: str) -> str:
+    """The image `name` with the digest that is locked, empty where it is not."""
+    locked = locks.Lock.read(ROOT, "base_debs").python
+    return locked if locked.startswith(f"{name}@") else ""
+
+
+def pin(name: str) -> str:
+    """The image `name` with the digest that its registry gives, empty where none answers."""
+    command = ["docker", "buildx", "imagetools", "inspect", "--format", "{{.Manifest.Digest}}", name]
     try:
-        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+        run = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except subprocess.TimeoutExpired:
-        return False
+        return ""
+    return "" if run.returncode else f"{name.partition('@')[0]}@{run.stdout.strip()}"
 
 
 def bootstrap() -> str:
@@ -237,41 +255,113 @@ def check_lists() -> None:
             raise Problem(f"the list {path} is missing; an empty file is a valid list")
 
 
-def build(names: list[str]) -> list[Image]:
-    """Build what must be built of `names` and their parents."""
-    check_lists()
-    source, python = choose_python()
-    images: list[Image] = []
-    for name in wanted(names):
-        parent = next((image for image in images if image.name == PARENT.get(name)), None)
-        images.append(Image(name, inputs_of(name), parent))
-    images[0].inputs["Python image"] = python
-    stale: list[str] = []  # of a stale image the children are likely to be, too
-    for image in images:
-        if outdated(image) or PARENT.get(image.name) in stale:
-            stale.append(image.name)
-    if not stale:
-        return images
+@dataclass(frozen=True)
+class Session:
+    """One run of builds: where they start from, and how they are followed."""
+
+    python: str  # the identity of the Python image
+    progress: Progress
+    environment: dict[str, str]
+
+
+@contextmanager
+def session(source: str, python: str) -> Iterator[Session]:
+    """Get ready to build from the Python image `source`; raises Problem where a proxy is in the way."""
     check()
     if source == "target:debian":
-        images[0].inputs["Python image"] = bootstrap()
+        python = bootstrap()
     (CACHE / "Dockerfile").write_text(dockerfile.whole())
-    environment = {"PYTHON": source, **build_environment()}
-    with Progress([image.name for image in images], CACHE / "build.log") as progress, ThreadPoolExecutor(1) as pool:
+    environment = {"PYTHON": source, "LOCKS": str(locks.STAGED), **build_environment()}
+    with Progress([*INPUTS], CACHE / "build.log") as progress:
+        yield Session(python, progress, environment)
+
+
+def stale_locks(names: list[str], python: str) -> list[str]:
+    """The locks of the images `names` whose lists, or whatever else they rest on, have changed."""
+    needed = {lock for name in names for lock in LOCKS[name]}
+    staged = locks.STAGED
+    return [
+        name
+        for name in locks.NAMES
+        if name in needed and locks.Lock.read(staged, name).inputs != locks.inputs(name, staged, python)
+    ]
+
+
+def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool = False) -> None:
+    """Resolve the stale ones of the staged locks that the images `names` need, R's upon the others.
+
+    `upgrade` has the packages, or * for all, that need not stay as locked; for it, or if `forced`, none is skipped.
+    """
+    for group in (locks.NAMES[:-1], locks.NAMES[-1:]):
+        stale = group if upgrade or forced else [lock for lock in stale_locks(names, now.python) if lock in group]
+        targets = sorted({TARGETS[lock] for lock in stale})
+        if targets:
+            bake(targets, now.progress, {**now.environment, "UPGRADE": upgrade, "STAMP": str(time.time_ns())})
+        for lock in group:
+            if TARGETS[lock] in targets:
+                locks.seal(lock, now.python)
+
+
+def survey(names: list[str], python: str) -> tuple[list[Image], list[str]]:
+    """The images `names`, and which of them must be built; of a stale one the children are likely to be, too."""
+    images: list[Image] = []
+    stale: list[str] = []
+    for name in names:
+        parent = next((image for image in images if image.name == PARENT.get(name)), None)
+        image = Image(name, inputs_of(name), parent)
+        if not parent:
+            image.inputs["Python image"] = python
+        if outdated(image) or PARENT.get(name) in stale:
+            stale.append(name)
+        images.append(image)
+    return images, stale
+
+
+def build(
+    names: list[str], upgrade: str = "", approve: Callable[[list[Image]], None] = lambda images: None
+) -> list[Image]:
+    """Build what must be built of `names` and their parents.
+
+    Images and locks stay what they were unless all were built and `approve`, given the new ones, raises nothing.
+    """
+    check_lists()
+    source, python = choose_python(refresh=upgrade == "*")
+    names = wanted(names)
+    locks.stage()
+    images, stale = survey(names, python)
+    if not stale and not stale_locks(names, python) and not upgrade:
+        return images
+    with session(source, python) as now:
+        make_locks(names, now, upgrade)
+        try:
+            return build_images(names, now, approve)
+        except Problem as problem:
+            if not re.search(MOVED, str(problem)):
+                raise
+            now.progress.erase()
+            print(f"pyrlab: {str(problem).rpartition(';')[0]}; locking again", file=sys.stderr)
+            now.progress.forget("")
+        make_locks(names, now, upgrade, forced=True)
+        return build_images(names, now, approve)
+
+
+def build_images(names: list[str], now: Session, approve: Callable[[list[Image]], None]) -> list[Image]:
+    """Build what must be built of `names` with the staged locks, and publish it all if `approve` raises nothing."""
+    images, stale = survey(names, now.python)
+    changes = locks.changes(ROOT, locks.STAGED)
+    with ThreadPoolExecutor(1) as pool:
         try:
             # Every layer of every image, in parallel where the graph allows, while what is ready is written.
-            layers = pool.submit(bake, stale, progress, environment, "--set=*.output=type=cacheonly")
-            write_outdated(images, progress, environment, layers)
-            base, pylab = images[0], next((image for image in images if image.name == "pylab"), None)
-            if pylab and not starts_with(pylab, base):
-                # Python packages are resolved for all images together, so pylab's list can move one of the base.
-                write(base, ["requirements.txt moved a shared package"], progress, environment)
-                write_outdated(images, progress, environment, layers)
-            layers.result()
+            if stale:
+                layers = pool.submit(bake, stale, now.progress, now.environment, "--set=*.output=type=cacheonly")
+                write_outdated(images, now, layers)
+                layers.result()
+            approve(images)
             for image in images:
                 publish(image)
-            progress.erase()
-            for note in progress.notes():
+            locks.publish()
+            now.progress.erase()
+            for note in [*now.progress.notes(), *locks.notes(changes)]:
                 print(f"pyrlab: {note}", file=sys.stderr)
         finally:
             for image in images:
@@ -287,22 +377,22 @@ def outdated(image: Image) -> list[str]:
     return reasons(image)
 
 
-def write_outdated(images: list[Image], progress: Progress, environment: dict[str, str], layers: Future[None]) -> None:
+def write_outdated(images: list[Image], now: Session, layers: Future[None]) -> None:
     """Write the images that are outdated, parents first: a child is only if its parent came out otherwise."""
     for image in images:
         if layers.done():
             layers.result()  # raises what went wrong elsewhere
         if why := outdated(image):
-            write(image, why, progress, environment)
+            write(image, why, now)
 
 
-def write(image: Image, why: list[str], progress: Progress, environment: dict[str, str]) -> None:
+def write(image: Image, why: list[str], now: Session) -> None:
     """Build `image` and put it into the engine's store beside the one before."""
     tag = parameter("TAG", "latest") + NEW
-    bake([image.name], progress, {**environment, "TAG": tag, "INPUTS": json.dumps(image.inputs)})
+    bake([image.name], now.progress, {**now.environment, "TAG": tag, "INPUTS": json.dumps(image.inputs)})
     image.written = True
-    image.why = image.why or why
-    image.seconds = progress.seconds(image.name)
+    image.why = why
+    image.seconds = now.progress.seconds(image.name)
 
 
 def publish(image: Image) -> None:
@@ -318,13 +408,6 @@ def publish(image: Image) -> None:
         stale = inspect("image", before["Id"])
         if stale and not stale["RepoTags"]:
             docker("image", "rm", before["Id"], check=False)
-
-
-def starts_with(child: Image, parent: Image) -> bool:
-    """Whether the layers of `child` begin with those of `parent`, as both are in the store."""
-    stored = [image.inspect() for image in (child, parent)]
-    layers, first = ((image or {"RootFS": {"Layers": []}})["RootFS"]["Layers"] for image in stored)
-    return bool(layers[: len(first)] == first)
 
 
 def table(images: list[Image]) -> str:

@@ -16,7 +16,7 @@ import re
 
 from pyrlab.docker import ROOT
 
-PARTS = ("build", "pyrlab-base", "pylab", "rlab-base", "rlab")
+PARTS = ("build", "pyrlab-base", "pylab", "rlab-base", "rlab", "locks")
 LOOP = re.compile(r"^# for (\w+) in (.+):\n((?:.+\n)+)", re.MULTILINE)
 
 

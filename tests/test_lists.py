@@ -164,10 +164,23 @@ def test_an_extra_that_does_not_exist_is_named() -> None:
     wheels.check_extras("Resolved 12 packages in 602ms", wanted("dask[complete]"))
 
 
-@pytest.mark.parametrize("words", [CONFLICT, UNKNOWN, NO_VERSION], ids=["conflict", "unknown", "no-version"])
-def test_uv_speaks_for_itself_where_no_single_line_is_wrong(words: str) -> None:
-    """A user whose lines, or what they need, contradict each other reads uv's reason in one line."""
-    told = wheels.explain(words, wanted("pandas==2.2.3", "numpy==1.20"))
-    assert told.startswith("pyrlab: the Python packages of the lists cannot be resolved: error: No solution found")
+@pytest.mark.parametrize(
+    ("words", "texts", "whose"),
+    [
+        (
+            CONFLICT,
+            ["requests", "Pandas==2.2.3", "numpy==1.20"],
+            "{0} line 2 ('Pandas==2.2.3') and {0} line 3 ('numpy==1.20')",
+        ),
+        (CONFLICT, ["requests", "pandas==2.2.3"], "{0} line 2 ('pandas==2.2.3')"),
+        (UNKNOWN, ["requests", "pandsa-utils"], "the lists"),
+    ],
+    ids=["two", "one", "none"],
+)
+def test_lines_that_contradict_each_other_are_named(words: str, texts: list[str], whose: str) -> None:
+    """A user whose lines, or what they need, contradict each other reads which, and uv's reason, in one line."""
+    told = wheels.explain(words, wanted(*texts))
+    start = f"pyrlab: the Python packages of {whose.format('requirements.txt')} cannot be had together: error: "
+    assert told.startswith(start)
     assert told.endswith("your requirements are unsatisfiable.")
     assert "\n" not in told

@@ -42,10 +42,11 @@ def archive(name: str, version: str, needs: str, folder: str = "") -> bytes:
 
 @pytest.fixture
 def cran(tmp_path: Path) -> Iterator[WebServer]:
-    """A CRAN-shaped repository with the packages of CRAN, and an older ggplot2 in its archive."""
+    """A CRAN-shaped repository with the packages of CRAN, and older ones in its archive."""
     contrib = tmp_path / "src/contrib"
-    (contrib / "Archive/ggplot2").mkdir(parents=True)
-    (contrib / "Archive/ggplot2/ggplot2_3.4.4.tar.gz").write_bytes(archive("ggplot2", "3.4.4", "Imports: rlang"))
+    for name, version, needs in (("ggplot2", "3.4.4", "Imports: rlang"), ("gbm", "2.1.9", "Imports: lattice")):
+        (contrib / "Archive" / name).mkdir(parents=True)
+        (contrib / f"Archive/{name}/{name}_{version}.tar.gz").write_bytes(archive(name, version, needs))
     for name, version, needs in CRAN:
         (contrib / f"{name}_{version}.tar.gz").write_bytes(archive(name, version, needs))
     index = "\n\n".join(f"Package: {name}\nVersion: {version}\n{needs}".strip() for name, version, needs in CRAN)
@@ -55,9 +56,9 @@ def cran(tmp_path: Path) -> Iterator[WebServer]:
         yield server
 
 
-def resolve(url: str, *texts: str) -> r.Plan:
+def resolve(url: str, *texts: str, locked: dict[str, r.Locked] | None = None) -> r.Plan:
     """What a list of these lines would come to."""
-    resolver = r.Resolver(r.Web(AGENT), url, url, DEBIAN, BUILT_IN)
+    resolver = r.Resolver(r.Web(AGENT), url, url, DEBIAN, BUILT_IN, locked)
     for number, text in enumerate(texts, start=1):
         resolver.want(lists.Line(text, "r_packages.txt", number))
     return resolver.plan
@@ -102,6 +103,17 @@ def test_an_old_version_comes_from_the_archive(cran: WebServer) -> None:
     plan = resolve(cran.url, "ggplot2@3.4.4")
     assert versions(plan) == {"ggplot2": "3.4.4"}
     assert plan.debian == {"rlang": "1.1.5"}
+
+
+@pytest.mark.parametrize(
+    ("line", "locked", "version"),
+    [("gbm", "2.1.9", "2.1.9"), ("gbm>=2.2", "2.1.9", "2.2.2"), ("gbm", "2.0.0", "2.2.2")],
+    ids=["stays", "must-go", "is-gone"],
+)
+def test_a_locked_version_stays(cran: WebServer, line: str, locked: str, version: str) -> None:
+    """What is locked is taken, from among the replaced ones too, as long as it is there and will do."""
+    plan = resolve(cran.url, line, locked={"gbm": r.Locked(locked, "cran", "")})
+    assert versions(plan)["gbm"] == version
 
 
 def test_an_archive_by_its_address(cran: WebServer) -> None:

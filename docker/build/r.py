@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """Install the R packages of a list: Debian's where it satisfies the list, the others from CRAN or their own source.
 
-r.py resolve LIST REPOSITORY
-    Decide for every package, and for all that they need, where it comes from; install Debian's with apt, and
-    fetch the others into the folder REPOSITORY, which is then a CRAN of its own.
+r.py lock LOCKS LIST LOCK
+    Decide for every package, and for all that they need, where it comes from, and write LOCK. What is in the folder
+    LOCKS already stays at its version, but for the packages of UPGRADE.
+
+r.py resolve LOCKS LIST REPOSITORY
+    Install Debian's packages with apt, exactly as locked, and fetch the others into the folder REPOSITORY, which is
+    then a CRAN of its own.
 
 r.py install REPOSITORY LAYERS COUNT
     Install what was fetched, compile what is not compiled, load every package of the list once, and share
@@ -42,6 +46,7 @@ Run = subprocess.CompletedProcess[str]
 
 SITE = Path("/usr/local/lib/R/site-library")  # stands before Debian's own library
 COMPILED = Path("/root/.cache/pyrlab-r")  # a cache mount: what was compiled before
+FETCHED = COMPILED / "archives"  # by sha256: what was fetched before
 NAME = r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]"
 REFERENCE = re.compile(rf"(?:(cran|bioc)::)?({NAME})(?:(?:@?\s*(>=|==)\s*|@)([0-9][0-9.-]*))?")
 GITHUB = re.compile(r"(?:github::)?([\w.-]+)/([\w.-]+)(?:@([\w./-]+))?")
@@ -75,6 +80,47 @@ class Package:
     version: str
     needs: tuple[Need, ...]
     url: str
+    source: str  # cran, bioc, or a reference of the list's own
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A package that is not Debian's, as a lock has it."""
+
+    version: str
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What a list resolves to, by name: the packages that are fetched, and everything that apt installs."""
+
+    fetched: dict[str, Locked] = field(default_factory=dict)
+    debian: debs.Versions = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Lock:
+        """The lock at `path`."""
+        lines = [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
+        return cls(
+            {name: Locked(version, *origin) for name, version, *origin in lines if origin},
+            {name: version for name, version, *origin in lines if not origin},
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the lock to `path`, a package a line."""
+        lines = [
+            "# R packages that are not from Debian",
+            *(f"{k} {v.version} {v.source} {v.sha256}" for k, v in sorted(self.fetched.items())),
+        ]
+        lines += ["# Debian packages", *(f"{name} {version}" for name, version in sorted(self.debian.items()))]
+        path.write_text("".join(f"{line}\n" for line in lines))
+
+    def kept(self) -> Lock:
+        """What of it UPGRADE does not ask to leave."""
+        versions = debs.kept({name: locked.version for name, locked in self.fetched.items()})
+        return Lock({name: self.fetched[name] for name in versions}, debs.kept(self.debian))
 
 
 @dataclass
@@ -122,10 +168,11 @@ class Web:
         self.agent = agent  # a repository with binaries tells from it for which R and system
         self.contents: dict[str, bytes] = {}
 
-    def get(self, url: str) -> bytes:
-        """The content at `url`, fetched once; raises Unreachable."""
+    def get(self, url: str, sha256: str = "") -> bytes:
+        """The content at `url`, fetched once, or what was fetched before with this checksum; raises Unreachable."""
         if url not in self.contents:
-            self.contents[url] = self.fetch(url)
+            stored = FETCHED / sha256
+            self.contents[url] = stored.read_bytes() if stored.is_file() else self.fetch(url)
         return self.contents[url]
 
     def fetch(self, url: str) -> bytes:
@@ -144,9 +191,10 @@ class Web:
 class Repository:
     """A CRAN-shaped repository, asked only once something is needed from it."""
 
-    def __init__(self, url: str, web: Web) -> None:
+    def __init__(self, url: str, web: Web, source: str) -> None:
         self.contrib = f"{url.rstrip('/')}/src/contrib"
         self.web = web
+        self.source = source
         self.packages: dict[str, Package] | None = None
 
     def all(self) -> dict[str, Package]:
@@ -161,7 +209,7 @@ class Repository:
                 name, version = entry["Package"].strip(), entry["Version"].strip()
                 folder = entry.get("Path", "").strip()
                 url = "/".join(filter(None, [self.contrib, folder, f"{name}_{version}.tar.gz"]))
-                self.packages[name] = Package(name, version, needs(entry), url)
+                self.packages[name] = Package(name, version, needs(entry), url, self.source)
         return self.packages
 
     def find(self, need: Need) -> Package | None:
@@ -171,12 +219,12 @@ class Repository:
             return current if current and need.met_by(current.version) else None
         url = f"{self.contrib}/Archive/{need.name}/{need.name}_{need.version}.tar.gz"
         try:
-            return described(self.web.get(url), url)
+            return described(self.web.get(url), url, self.source)
         except Unreachable:
             return None
 
 
-def described(archive: bytes, url: str) -> Package:
+def described(archive: bytes, url: str, source: str) -> Package:
     """The package in an archive, as its DESCRIPTION says; raises Unreachable where there is none."""
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
@@ -184,7 +232,8 @@ def described(archive: bytes, url: str) -> Package:
             file = tree.extractfile(member)
             assert file is not None
             description = next(iter(paragraphs(file.read().decode(errors="replace"))))
-            return Package(description["Package"].strip(), description["Version"].strip(), needs(description), url)
+            name, version = description["Package"].strip(), description["Version"].strip()
+            return Package(name, version, needs(description), url, source)
     except (tarfile.TarError, StopIteration, KeyError) as error:
         raise Unreachable(f"{url} is no archive of an R package") from error
 
@@ -193,10 +242,17 @@ class Resolver:
     """Decides where each package comes from."""
 
     def __init__(
-        self, web: Web, cran: str, bioconductor: str, debian: dict[str, str], built_in: dict[str, str]
+        self,
+        web: Web,
+        cran: str,
+        bioconductor: str,
+        debian: dict[str, str],
+        built_in: dict[str, str],
+        locked: dict[str, Locked] | None = None,
     ) -> None:
         self.web = web
-        self.cran, self.bioconductor = Repository(cran, web), Repository(bioconductor, web)
+        self.cran, self.bioconductor = Repository(cran, web, "cran"), Repository(bioconductor, web, "bioc")
+        self.locked = locked or {}  # what stays as it is where it meets all needs
         self.debian, self.built_in = debian, built_in  # versions by name; of Debian's by lower-case name
         self.plan = Plan()
 
@@ -216,8 +272,9 @@ class Resolver:
 
     def want_archive(self, url: str, line: lists.Line) -> None:
         """Take the package whose archive is at `url`."""
+        sha256 = next((locked.sha256 for locked in self.locked.values() if locked.source == line.text), "")
         try:
-            package = described(self.web.get(url), url)
+            package = described(self.web.get(url, sha256), url, line.text)
         except Unreachable as error:
             lists.fail(line, str(error))
         self.fetch(package, line, [self.cran])
@@ -242,7 +299,7 @@ class Resolver:
         known: dict[str, Package] = {}
         for repository in repositories:
             try:
-                package = repository.find(need)
+                package = self.find(repository, need)
                 known |= repository.all()
             except Unreachable as error:
                 lists.fail(line, f"{lacks}{whose}, and {error}", () if ours else self.debian)
@@ -258,6 +315,13 @@ class Resolver:
         lists.fail(
             line, f"neither Debian nor the R repository has a package named '{name}'{whose}", {*known, *self.debian}
         )
+
+    def find(self, repository: Repository, need: Need) -> Package | None:
+        """The package of a repository that meets `need`: the locked one if that does."""
+        locked = self.locked.get(need.name)
+        if not locked or locked.source != repository.source or not need.met_by(locked.version):
+            return repository.find(need)
+        return repository.find(Need(need.name, "==", locked.version)) or repository.find(need)
 
     def fetch(self, package: Package, line: lists.Line, repositories: list[Repository]) -> None:
         """Take `package`, and what it needs."""
@@ -280,11 +344,11 @@ cat(getOption("HTTPUserAgent"), getOption("repos")["CRAN"], utils:::.get_reposit
 """
 
 
-def debian_versions() -> dict[str, str]:
-    """The version of every R package that apt can install, by its name in lower case."""
+def debian_versions(preferences: list[str]) -> dict[str, str]:
+    """The version of every R package that apt would install, by its name in lower case."""
     names = sorted(name for name in debs.known_packages() if re.match(r"r-(cran|bioc)-", name))
     shown = subprocess.run(
-        ["apt-cache", "show", "--no-all-versions", *names], check=True, capture_output=True, text=True
+        ["apt-cache", *preferences, "show", "--no-all-versions", *names], check=True, capture_output=True, text=True
     )
     versions = {}
     for entry in paragraphs(shown.stdout):
@@ -298,26 +362,71 @@ def debian_packages(names: Iterable[str], known: set[str]) -> list[str]:
     return [next(package for package in pair if package in known) for pair in candidates]
 
 
-def resolve(path: Path, repository: Path) -> None:
-    """Install Debian's packages and fetch the others; what was decided is in REPOSITORY/plan.json."""
+@dataclass(frozen=True)
+class Decision:
+    """What a list resolves to now."""
+
+    plan: Plan
+    lock: Lock
+    debian: list[str]  # the packages that apt is asked for
+    preferences: list[str]
+    archives: dict[str, bytes]
+
+
+def decide(path: Path, folder: Path, locked: Lock) -> Decision:
+    """Resolve the list at `path`; what is `locked`, or in the locks of `folder`, stays if it can."""
     wanted = lists.read(path)
     debs.update()
+    below = {k: v for name in ("base_debs", "r_debs") for k, v in debs.read_lock(folder / f"{name}.lock").items()}
+    preferences = debs.preferred(below | locked.debian)
     agent, cran, bioconductor, *built_in = r(ABOUT).splitlines()
     web = Web(agent)
     built = dict(line.split() for line in built_in)
-    resolver = Resolver(web, cran, bioconductor, debian_versions(), built)
+    resolver = Resolver(web, cran, bioconductor, debian_versions(preferences), built, locked.fetched)
     for line in wanted:
         resolver.want(line)
     plan = resolver.plan
-    debs.install(debian_packages(plan.debian, debs.known_packages()), path.name)
+    debian = debian_packages(plan.debian, debs.known_packages())
+    archives: dict[str, bytes] = {}
+    fetched: dict[str, Locked] = {}
+    FETCHED.mkdir(parents=True, exist_ok=True)
+    for name, package in plan.fetched.items():
+        before = locked.fetched.get(name)
+        try:
+            content = web.get(package.url, before.sha256 if before and before.version == package.version else "")
+            archives[name] = repacked(content, name)
+        except (Unreachable, tarfile.TarError) as error:
+            lists.fail(plan.lines[name], f"{name} {package.version} cannot be had: {error}")
+        fetched[name] = Locked(package.version, package.source, hashlib.sha256(content).hexdigest())
+        (FETCHED / fetched[name].sha256).write_bytes(content)
+    lock = Lock(fetched, debs.simulate(debian, preferences, path.name) if debian else {})
+    return Decision(plan, lock, debian, preferences, archives)
+
+
+def write_lock(folder: Path, path: Path, target: Path) -> None:
+    """Write what the list at `path` resolves to."""
+    decide(path, folder, Lock.read(folder / target.name).kept()).lock.write(target)
+
+
+def resolve(folder: Path, path: Path, repository: Path) -> None:
+    """Install Debian's packages and fetch the others; what was decided is in REPOSITORY/plan.json."""
+    file = folder / path.with_suffix(".lock").name
+    locked = Lock.read(file)
+    decision = decide(path, folder, locked)
+    plan = decision.plan
+    if decision.lock.debian != locked.debian:
+        sys.exit(debs.moved(file, locked.debian, decision.lock.debian))
+    for name, found in decision.lock.fetched.items():
+        if found != locked.fetched.get(name):
+            source = f"{name} {found.version} from {plan.fetched[name].url}"
+            problem = f"{source} is not what {file.name} has; if it is to be trusted, type make upgrade P={name}"
+            lists.fail(plan.lines[name], problem)
+    if decision.debian:
+        debs.install(decision.debian, path.name, *decision.preferences)
     contrib = repository / "src/contrib"
     contrib.mkdir(parents=True)
     for name, package in plan.fetched.items():
-        try:
-            archive = repacked(web.get(package.url), name)
-        except (Unreachable, tarfile.TarError) as error:
-            lists.fail(plan.lines[name], f"{name} {package.version} cannot be had: {error}")
-        (contrib / f"{name}_{package.version}.tar.gz").write_bytes(archive)
+        (contrib / f"{name}_{package.version}.tar.gz").write_bytes(decision.archives[name])
     for note in plan.notes:
         print(f"pyrlab note: {note}")
     lines = {name: [line.text, line.list, line.number] for name, line in plan.lines.items()}
@@ -477,7 +586,7 @@ def check(lines: dict[str, lists.Line]) -> None:
 if __name__ == "__main__":
     verb, *rest = sys.argv[1:]
     network.connect()
-    if verb == "resolve":
-        resolve(Path(rest[0]), Path(rest[1]))
-    else:
+    if verb == "install":
         install(Path(rest[0]), Path(rest[1]), int(rest[2]))
+    else:
+        {"lock": write_lock, "resolve": resolve}[verb](*map(Path, rest))

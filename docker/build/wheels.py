@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Resolve the Python lists with uv, and install the wheels of one layer.
+"""Lock the Python lists with uv, and install the wheels of one layer.
 
-wheels.py plan JUPYTER REQUIREMENTS PLANS COUNT COUNT
-    Resolve both lists together, so that the environment that all share and pylab's own packages agree,
-    and write PLANS/shared-NN.txt and PLANS/pylab-NN.txt: the exact wheels of each layer.
+wheels.py lock JUPYTER REQUIREMENTS PREVIOUS LOCK
+    Resolve both lists together, so that the environment that all share and pylab's own packages agree, for every
+    Python and processor that pyrlab supports. What PREVIOUS names stays as it is, but for the packages of UPGRADE.
+
+wheels.py plan LOCK PLANS COUNT COUNT
+    Write PLANS/shared-NN.txt and PLANS/pylab-NN.txt: the exact wheels of each layer.
 
 wheels.py install PLAN PARENT LAYER
     Install the wheels of one plan, compile them, and collect the files in LAYER.
@@ -15,14 +18,14 @@ import csv
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import debs
 import layers
@@ -67,7 +70,9 @@ def explain(words: str, wanted: list[lists.Line]) -> str:
         if said:
             line = max(said, key=lambda line: len(line.text))
             lists.fail(line, f"'{line.text}' is not a requirement pip would understand")
-    return f"pyrlab: the Python packages of the lists cannot be resolved: {words}"
+    found = [line for line in wanted if re.search(rf"(?<![\w.-]){re.escape(canonical(line.text))}(?![\w-])", words)]
+    lines = " and ".join(f"{line.list} line {line.number} ('{line.text}')" for line in found)
+    return f"pyrlab: the Python packages of {lines or 'the lists'} cannot be had together: {words}"
 
 
 def check_extras(words: str, wanted: list[lists.Line]) -> None:
@@ -78,42 +83,71 @@ def check_extras(words: str, wanted: list[lists.Line]) -> None:
                 lists.fail(line, f"{match[1]} has no extra named '{match[2]}'")
 
 
-def resolve(wanted: list[lists.Line], *options: str | Path) -> dict[str, dict[str, Any]]:
-    """The packages by name that `wanted` and all they need resolve to, as in a pylock.toml (PEP 751)."""
+# A lock is for all of these, whatever Python and processor it is made on.
+SUPPORTED = """\
+[tool.uv]
+environments = ["sys_platform == 'linux'"]
+"""
+PYTHON = (3, 13)  # Debian's, and the oldest that is supported
+EVERYWHERE = " ; sys_platform == 'linux'"
+KINDS = {"shared": "in all images", "pylab": "in pylab"}  # of layers, and what a lock says of their packages
+
+
+def blocks(requirements: str) -> dict[str, str]:
+    """The packages of a file in the form of requirements.txt: by name, all the lines about it."""
+    found: dict[str, str] = {}
+    for block in re.findall(r"^[\w.].*\n(?:[ \t]+.*\n)*", requirements, re.MULTILINE):
+        found[canonical(block)] = found.get(canonical(block), "") + block
+    return found
+
+
+def lock(jupyter: Path, requirements: Path, previous: Path, target: Path) -> None:
+    """Write `target`: the exact version of all that both lists need, with the hashes of its files."""
+    wanted = {path.name: lists.read(path) for path in (jupyter, requirements)}
     folder = Path("/tmp/resolve")
     folder.mkdir(exist_ok=True)
-    sources: dict[str, list[str]] = {}
-    for line in wanted:
-        sources.setdefault(line.list, []).append(line.text)
-    for name, texts in sources.items():
-        (folder / name).write_text("\n".join(texts) + "\n")
-    lock = folder / "pylock.toml"
-    run = uv("pip", "compile", *(folder / name for name in sources), "--output-file", lock, *options)
+    (folder / "pyproject.toml").write_text(SUPPORTED)
+    for name, lines in wanted.items():
+        (folder / name).write_text("".join(f"{line.text}\n" for line in lines))
+    draft = folder / "draft.txt"
+    shutil.copy(previous, draft)  # uv keeps to what it finds there
+    upgrades = os.environ.get("UPGRADE", "").split()
+    upgrade = ["--upgrade"] if "*" in upgrades else [f"--upgrade-package={name}" for name in upgrades]
+    every = [line for lines in wanted.values() for line in lines]
+    resolve(every, [*wanted], draft, "--generate-hashes", *upgrade)
+    resolve(every, [jupyter.name], folder / "shared.txt", "--constraints", draft)
+    packages = blocks(draft.read_text().replace(EVERYWHERE, ""))
+    shared = blocks((folder / "shared.txt").read_text())
+    sections = {
+        kind: [text for name, text in packages.items() if (name in shared) == (kind == "shared")] for kind in KINDS
+    }
+    target.write_text("".join(f"# {KINDS[kind]}\n{''.join(texts)}" for kind, texts in sections.items()))
+
+
+def resolve(wanted: list[lists.Line], names: list[str], output: Path, *options: str | Path) -> None:
+    """Let uv resolve the lists `names` of its folder to `output`, or stop with a sentence about a line of `wanted`."""
+    version = "{}.{}".format(*PYTHON)
+    universal: list[str | Path] = ["--universal", f"--python-version={version}", "--no-header", "--output-file", output]
+    run = uv("pip", "compile", "--directory", output.parent, *names, *universal, *options)
     if run.returncode:
         sys.exit(explain(run.stderr, wanted))
     check_extras(run.stderr, wanted)
-    return {package["name"]: package for package in tomllib.loads(lock.read_text())["packages"]}
 
 
-def pin(package: dict[str, Any]) -> str:
-    """The line of a plan that installs exactly this package."""
-    if url := package.get("archive", {}).get("url"):
-        return f"{package['name']} @ {url}"
-    if vcs := package.get("vcs"):
-        return f"{package['name']} @ {vcs['type']}+{vcs['url']}@{vcs['commit-id']}"
-    files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
-    hashes = sorted({f"--hash={kind}:{value}" for file in files for kind, value in file["hashes"].items()})
-    return " ".join([f"{package['name']}=={package['version']}", *hashes])
+def pin(block: str) -> str:
+    """The line of a plan that installs exactly the package of a lock's `block`."""
+    lines = [line for line in block.splitlines() if not line.lstrip().startswith("#")]
+    return re.sub(r"\s*\\?\n\s+", " ", "\n".join(lines))
 
 
-def installed_sizes(packages: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """The bytes that each of `packages` takes when installed, by name.
+def installed_sizes(packages: list[str]) -> dict[str, int]:
+    """The bytes that each of `packages`, lines of a plan, takes when installed, by name.
 
     Not every index knows sizes, so all are installed in the cache, where uv links what the layers then copy, and
     where all but what changed is there from the build before.
     """
     pins = Path("/tmp/pins.txt")
-    pins.write_text("".join(pin(package) + "\n" for package in packages.values()))
+    pins.write_text("".join(f"{package}\n" for package in packages))
     with (CACHE / "pyrlab-environment.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (ENVIRONMENT / "pyvenv.cfg").exists():
@@ -131,32 +165,33 @@ def uv_install(pins: Path, *arguments: str, environment: Path = VENV) -> None:
     """Install exactly the packages of the file `pins`, the last argument; stops the build where one cannot be."""
     command: list[str | Path] = ["pip", *arguments, pins, "--no-config"]
     # Nearly everything is a wheel. What is not is compiled here, and the compilers stay here.
-    if uv(*command, "--only-binary=:all:", environment=environment).returncode:
+    run = uv(*command, "--only-binary=:all:", environment=environment)
+    if match := re.search(r"Hash mismatch for `([\w.-]+)", run.stderr):
+        what = f"the file of {match[1]} that the index serves is not the one that was locked"
+        sys.exit(f"pyrlab: requirements.lock: {what}; if it is to be trusted, type make upgrade P={match[1]}")
+    if run.returncode:
         debs.update()
         debs.install(["build-essential", "python3-dev", "git"], "requirements.txt")
         if uv(*command, environment=environment).returncode:
             sys.exit(f"pyrlab: uv could not install {', '.join(names(pins))}; uv's own words stand above")
 
 
-def write_plans(packages: dict[str, dict[str, Any]], sizes: dict[str, int], plans: Path, kind: str, count: int) -> None:
-    """Write `plans`/KIND-NN.txt, `count` of them, with every package in one."""
-    bins = layers.assign({name: sizes.get(name, 0) for name in packages}, count)
+def plan(source: Path, plans: Path, *counts: int) -> None:
+    """Share the wheels of the lock `source` out to so many layers of each of KINDS."""
+    if sys.version_info < PYTHON:
+        version, oldest = (".".join(map(str, numbers[:2])) for numbers in (sys.version_info, PYTHON))
+        sys.exit(f"pyrlab: PYTHONBASE has Python {version}, but {source.name} is for {oldest} and later")
+    text = source.read_text()
+    sections = re.split(rf"^# ({'|'.join(KINDS.values())})\n", text, flags=re.MULTILINE)[1:]
+    packages = {title: blocks(section) for title, section in zip(sections[::2], sections[1::2], strict=True)}
+    pins = {name: pin(block) for section in packages.values() for name, block in section.items()}
+    sizes = installed_sizes([*pins.values()])
     plans.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        lines = [pin(packages[name]) for name in sorted(packages) if bins[name] == number]
-        (plans / f"{kind}-{number:02d}.txt").write_text("".join(line + "\n" for line in lines))
-
-
-def plan(jupyter: Path, requirements: Path, plans: Path, shared_count: int, own_count: int) -> None:
-    """Resolve both lists and share the wheels out to the layers of both images."""
-    shared_wanted, own_wanted = lists.read(jupyter), lists.read(requirements)
-    packages = resolve([*shared_wanted, *own_wanted])
-    pins = Path("/tmp/constraints.txt")
-    pins.write_text("".join(f"{name}=={p['version']}\n" for name, p in packages.items() if "version" in p))
-    shared = resolve(shared_wanted, "--constraints", pins)
-    sizes = installed_sizes(packages)
-    write_plans({name: packages[name] for name in shared}, sizes, plans, "shared", shared_count)
-    write_plans({name: p for name, p in packages.items() if name not in shared}, sizes, plans, "pylab", own_count)
+    for (kind, title), count in zip(KINDS.items(), counts, strict=True):
+        bins = layers.assign({name: sizes.get(name, 0) for name in packages[title]}, count)
+        for number in range(count):
+            lines = [pins[name] for name in sorted(bins) if bins[name] == number]
+            (plans / f"{kind}-{number:02d}.txt").write_text("".join(f"{line}\n" for line in lines))
 
 
 @contextmanager
@@ -198,11 +233,16 @@ def main() -> None:
     """Dispatch; see the module's docstring."""
     verb, *rest = sys.argv[1:]
     network.connect()
-    if verb == "plan":
-        plan(Path(rest[0]), Path(rest[1]), Path(rest[2]), int(rest[3]), int(rest[4]))
-    else:
-        with slot():
-            install(Path(rest[0]), Path(rest[1]), Path(rest[2]))
+    match verb, [Path(argument) for argument in rest]:
+        case "lock", [jupyter, requirements, previous, target]:
+            lock(jupyter, requirements, previous, target)
+        case "plan", [source, plans, *counts]:
+            plan(source, plans, *map(int, map(str, counts)))
+        case "install", [wheels, parent, layer]:
+            with slot():
+                install(wheels, parent, layer)
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,169 @@
+"""Lock the lists, say what is behind, and upgrade (make lock, make outdated, make upgrade).
+
+python3 -m pyrlab.upgrade lock | outdated | upgrade [PACKAGE …]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from pyrlab import locks
+from pyrlab.build import (
+    ARCHIVE,
+    INPUTS,
+    Image,
+    alone,
+    build,
+    check_lists,
+    choose_python,
+    make_locks,
+    session,
+    stale_locks,
+    tag_of,
+)
+from pyrlab.docker import ROOT, Problem, inspect, run_main
+
+
+def lock() -> None:
+    """Resolve the lists whose locks are stale, and build nothing."""
+    check_lists()
+    source, python = choose_python()
+    locks.stage()
+    if not stale_locks([*INPUTS], python):
+        print("the locks are up to date")
+        return
+    with session(source, python) as now:
+        make_locks([*INPUTS], now)
+    changes = locks.changes(ROOT, locks.STAGED)
+    locks.publish()
+    print(locks.table(changes) or "the locks are up to date")
+
+
+def outdated() -> None:
+    """Print what an upgrade would change."""
+    check_lists()
+    source, python = choose_python()
+    locks.stage()
+    with session(source, python) as now:
+        make_locks([*INPUTS], now, "*")
+    print(locks.table(locks.changes(ROOT, locks.STAGED)) or "everything is up to date")
+
+
+def upgrade(packages: list[str]) -> None:
+    """Upgrade `packages`, or all, rebuild, and print what became of it; nothing changes where that fails."""
+    known = {name for lock in locks.NAMES for _, name in locks.Lock.read(ROOT, lock).versions()}
+    if unknown := [name for name in packages if name not in known]:
+        raise Problem(f"no lock has a package named {unknown[0]}; grep {unknown[0]} *.lock finds its like")
+    fetched: list[int] = []
+
+    def approve(images: list[Image]) -> None:
+        check_imports(images)
+        fetched.append(bytes_to_pull(images))
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in locks.NAMES:
+            locks.Lock.read(ROOT, name).write(Path(folder))
+        with fresh_debian() if not packages else nullcontext():
+            build([], " ".join(packages) or "*", approve)
+        changes = locks.changes(Path(folder), ROOT)
+    print(locks.table(changes) or "everything is up to date")
+    if changes:
+        print(f"to be pulled by those who have the images of before: {sum(fetched) / 1e6:,.1f} MB")
+
+
+@contextmanager
+def fresh_debian() -> Iterator[None]:
+    """Let Debian's Python be bootstrapped anew; what was bootstrapped before comes back where the build fails."""
+    before = ARCHIVE.with_suffix(".before")
+    if ARCHIVE.exists():
+        ARCHIVE.replace(before)
+    try:
+        yield
+    except BaseException:
+        if before.exists():
+            before.replace(ARCHIVE)
+        raise
+    before.unlink(missing_ok=True)
+
+
+IMPORTS = """
+import importlib, importlib.metadata, sys
+listed = set(sys.argv[1:])
+for module, owners in sorted(importlib.metadata.packages_distributions().items()):
+    if listed & {owner.lower().replace("_", "-") for owner in owners} and module.isidentifier() and module[0] != "_":
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            sys.exit(f"{module} of {owners[0]} cannot be imported: {type(error).__name__}: {error}")
+"""
+
+
+def check_imports(images: list[Image]) -> None:
+    """Raise Problem where a package of requirements.txt cannot be imported in pylab; R's are loaded in the build."""
+    pylab = next((image for image in images if image.name == "pylab" and image.written), None)
+    if not pylab:
+        return
+    listed = [re.split(r"[^\w.-]", line)[0] for line in locks.packages(ROOT / "requirements.txt")]
+    names = [re.sub(r"[-_.]+", "-", name).lower() for name in listed]
+    command = ["docker", "run", "--rm", "--network=none", "--entrypoint=python", pylab.tag, "-c", IMPORTS, *names]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise Problem(f"nothing was upgraded, since {(run.stderr.strip() or 'pylab does not start').splitlines()[-1]}")
+
+
+def bytes_to_pull(images: list[Image]) -> int:
+    """The compressed bytes of those layers of new images that none of the images before has."""
+    before = [inspect("image", tag_of(image.name)) for image in images]
+    known = {layer for image in before if image for layer in image["RootFS"]["Layers"]}
+    sizes: dict[str, int] = {}
+    for image in images:
+        if image.written:
+            sizes |= layer_sizes(image.tag)
+    return sum(size for layer, size in sizes.items() if layer not in known)
+
+
+def layer_sizes(image: str) -> dict[str, int]:
+    """The bytes of each layer of an image, by the layer's digest, as the engine's store has them."""
+    sizes: dict[str, int] = {}
+    documents: dict[str, Any] = {}
+    with (
+        subprocess.Popen(["docker", "image", "save", image], stdout=subprocess.PIPE) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            sizes[member.name] = member.size
+            file = archive.extractfile(member) if member.size < 1 << 20 else None
+            content = file.read() if file else b""
+            if content.startswith((b"{", b"[")):
+                documents[member.name] = json.loads(content)
+    [manifest] = documents["manifest.json"]
+    digests = documents[manifest["Config"]]["rootfs"]["diff_ids"]
+    return dict(zip(digests, (sizes[path] for path in manifest["Layers"]), strict=True))
+
+
+def main() -> None:
+    """Dispatch; see the module's docstring."""
+    verb, *packages = sys.argv[1:]
+    with alone():
+        match verb:
+            case "lock":
+                lock()
+            case "outdated":
+                outdated()
+            case "upgrade":
+                upgrade(packages)
+            case _:
+                raise Problem(f"there is no verb {verb}")
+
+
+if __name__ == "__main__":
+    run_main(main)

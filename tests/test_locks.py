@@ -1,0 +1,168 @@
+"""A lock is what make wrote or is refused, stays what it was until its list changes, and tells what changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import debs
+import r
+import wheels
+from pyrlab import locks
+from pyrlab.docker import Problem
+
+# What uv 0.13.8 writes, shortened: a package in two versions, one from an address, one that another needs.
+LOCKED = """\
+contourpy==1.3.3 ; python_full_version < '3.14' \\
+    --hash=sha256:11 \\
+    --hash=sha256:12
+    # via bokeh
+contourpy==1.4.0 ; python_full_version >= '3.14' \\
+    --hash=sha256:13
+    # via bokeh
+own @ https://packages.invalid/own-1.0-py3-none-any.whl \\
+    --hash=sha256:2
+    # via -r requirements.txt
+Send2Trash==1.8.3 \\
+    --hash=sha256:3
+    # via
+    #   -r jupyter.txt
+    #   notebook
+"""
+SECTIONS = LOCKED.replace("Send2Trash", "# in all images\nsend2trash").replace("own @", "# in pylab\nown @")
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> locks.Lock:
+    """A lock of base_debs.txt, written into the test's folder."""
+    lock = locks.Lock(
+        "base_debs", "0123456789abcdef", "python:3.14@sha256:12", "curl 8.14.1-2\ngit 1:2.47.3-0+deb13u1\n"
+    )
+    lock.write(tmp_path)
+    return lock
+
+
+def test_read_as_written(lock: locks.Lock, tmp_path: Path) -> None:
+    """What was written is read again, and says on top what it is and that the list is what to change."""
+    assert locks.Lock.read(tmp_path, "base_debs") == lock
+    first = (tmp_path / "base_debs.lock").read_text().splitlines()[0]
+    assert first == "# What base_debs.txt resolves to, written by make lock; change the list, not this file."
+
+
+def test_none_yet(tmp_path: Path) -> None:
+    """Where there is no lock, nothing is locked."""
+    assert locks.Lock.read(tmp_path, "base_debs").versions() == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("8.14.1-2", "8.14.1-3"),
+        ("curl 8.14.1-2\n", ""),
+        ("git", "<<<<<<< HEAD\ngit"),
+        ("# for ", "# "),
+        ("# What", "What"),
+        ("deb13u1\n", "deb13u1\nless 668-1\n"),
+    ],
+    ids=["version", "line-gone", "conflict", "header", "comment", "line-more"],
+)
+def test_changed_by_hand(lock: locks.Lock, tmp_path: Path, old: str, new: str) -> None:
+    """A lock that is not as it was written is refused with a sentence that says how to have it back."""
+    path = tmp_path / f"{lock.name}.lock"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(Problem) as refused:
+        locks.Lock.read(tmp_path, lock.name)
+    way_out = "take it back with git checkout base_debs.lock, or remove it and type make lock"
+    assert str(refused.value) == f"base_debs.lock is not as make lock wrote it; {way_out}"
+
+
+@pytest.mark.parametrize(
+    ("content", "same"),
+    [
+        ("pandas\nnumpy\n", True),
+        ("# all\nnumpy # why\n\n pandas", True),
+        ("numpy>=2\npandas\n", False),
+        ("pandas", False),
+    ],
+    ids=["order", "comments", "version", "gone"],
+)
+def test_what_makes_a_lock_stale(tmp_path: Path, content: str, same: bool) -> None:
+    """Only what a list asks for counts, not how it is written."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.write_text("numpy\npandas\n")
+    after.write_text(content)
+    assert (locks.packages(before) == locks.packages(after)) == same
+
+
+def test_changes(tmp_path: Path) -> None:
+    """Between two sets of locks, what came, went and changed is told by ecosystem."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    contents = {
+        old: {"requirements": SECTIONS, "r_packages": "# R\nglue 1.7 cran 12\n# Debian packages\nr-cran-zoo 1.8-13\n"},
+        new: {
+            "requirements": SECTIONS.replace("==1.8.3", "==1.8.4").replace("sha256:2\n", "sha256:9\n"),
+            "r_packages": "# R\nglue 1.8 cran 13\n# Debian packages\nr-cran-zoo 1.8-14\nlibgsl28 2.8\n",
+        },
+    }
+    for folder, sets in contents.items():
+        folder.mkdir()
+        for name, content in sets.items():
+            locks.Lock(name, "0123456789abcdef", "", content).write(folder)
+    found = locks.changes(old, new)
+    assert found == [
+        locks.Change("Debian", "libgsl28", "", "2.8"),
+        locks.Change("Debian", "r-cran-zoo", "1.8-13", "1.8-14"),
+        locks.Change("Python", "send2trash", "1.8.3", "1.8.4"),
+        locks.Change("R", "glue", "1.7", "1.8"),
+    ]
+    assert locks.table(found).splitlines() == [
+        "libgsl28    Debian   (new) → 2.8",
+        "r-cran-zoo  Debian  1.8-13 → 1.8-14",
+        "send2trash  Python   1.8.3 → 1.8.4",
+        "glue        R          1.7 → 1.8",
+    ]
+    assert locks.notes(found) == [
+        "locked libgsl28 2.8, r-cran-zoo 1.8-14 (was 1.8-13), send2trash 1.8.4 (was 1.8.3), glue 1.8 (was 1.7)"
+    ]
+    assert locks.changes(old, old) == []
+
+
+def test_what_is_installed_of_a_lock() -> None:
+    """A plan has every line of a lock that pip needs: all versions of a package, conditions and hashes, no comments."""
+    pins = {name: wheels.pin(block) for name, block in wheels.blocks(LOCKED).items()}
+    assert pins == {
+        "contourpy": "contourpy==1.3.3 ; python_full_version < '3.14' --hash=sha256:11 --hash=sha256:12\n"
+        "contourpy==1.4.0 ; python_full_version >= '3.14' --hash=sha256:13",
+        "own": "own @ https://packages.invalid/own-1.0-py3-none-any.whl --hash=sha256:2",
+        "send2trash": "Send2Trash==1.8.3 --hash=sha256:3",
+    }
+
+
+def test_debian_moves_on(tmp_path: Path) -> None:
+    """What Debian's archive no longer has is named, a few of many."""
+    locked = {"curl": "8.14.1-2", "git": "2.47.3-0", "less": "668-1", "nano": "8.4-1"}
+    found = {"curl": "8.14.1-3", "git": "2.47.4-0", "less": "668-1+b1", "tree": "2.2.1-1"}
+    assert debs.moved(tmp_path / "base_debs.lock", locked, found) == (
+        "pyrlab: base_debs.lock: Debian's archive has moved on: curl 8.14.1-2 is now 8.14.1-3, "
+        "git 2.47.3-0 is now 2.47.4-0, less 668-1 is now 668-1+b1 and 2 more; type make lock"
+    )
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "kept"),
+    [("", {"curl", "git"}), ("*", set()), ("git", {"curl"}), ("pandas git curl", set()), ("gi", {"curl", "git"})],
+)
+def test_what_an_upgrade_leaves(monkeypatch: pytest.MonkeyPatch, upgrade: str, kept: set[str]) -> None:
+    """An upgrade of some packages leaves the others at their versions."""
+    monkeypatch.setenv("UPGRADE", upgrade)
+    assert debs.kept({"curl": "1", "git": "2"}).keys() == kept
+
+
+def test_an_r_lock_is_read_as_written(tmp_path: Path) -> None:
+    """Packages that were fetched are told from Debian's."""
+    fetched = {"own": r.Locked("0.1", "github::somebody/own@v1", "ab"), "glue": r.Locked("1.8.0", "cran", "cd")}
+    lock = r.Lock(fetched, {"r-cran-zoo": "1.8-14-1"})
+    lock.write(tmp_path / "r_packages.lock")
+    assert r.Lock.read(tmp_path / "r_packages.lock") == lock
