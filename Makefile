@@ -40,7 +40,7 @@ RUN := PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
 .DEFAULT_GOAL := help
 .PHONY: help doctor engine engine-ready build build_base build_pylab build_rbase build_rlab pylab rlab \
   start_pylab start_rlab stop stop_pylab stop_rlab url_pylab url_rlab logs_pylab logs_rlab bash_pylab bash_rlab \
-  lock outdated upgrade list tunnel proxies stop_proxies test lint bench clean
+  lock manifest outdated upgrade list tunnel proxies stop_proxies test lint bench clean
 
 ##@ Set up
 help: ## Show this help
@@ -123,6 +123,9 @@ clean: engine-ready ## Remove pyrlab's images, containers, settings and build ca
 ##@ Know what is inside
 lock: engine-ready ## Resolve the four lists into the lock files beside them; make build does it where a list changed
 	@$(RUN).upgrade lock
+
+manifest: engine-ready ## Say what is in the images, or of which some packages are: make manifest P=numpy
+	@$(RUN).manifest $(P)
 
 outdated: engine-ready ## List what an upgrade would change
 	@$(RUN).upgrade outdated

@@ -12,6 +12,7 @@ variable "BIOC" { default = "" }
 variable "TAG" { default = "latest" }
 variable "INPUTS" { default = "" } # what an image is made of, for its label
 variable "LOCKS" { default = ".cache/locks" }
+variable "PYTHON_IMAGE" { default = "" } # the identity of PYTHON
 variable "UPGRADE" { default = "" } # packages that need not stay as locked, * for all
 variable "STAMP" { default = "" } # the time, so that nothing is resolved from the cache
 
@@ -33,11 +34,12 @@ target "online" {
 # What the one Dockerfile of .cache takes, whatever is built with it.
 target "whole" {
   inherits   = ["online"]
-  contexts   = { locks = LOCKS }
+  contexts   = { locks = LOCKS, lists = ".cache/lists" }
   dockerfile = ".cache/Dockerfile"
   args = {
     CRAN              = CRAN
     BIOC              = BIOC
+    BASE              = PYTHON_IMAGE
     UV_VERSION        = "0.13.8"
     SOURCE_DATE_EPOCH = "1767225600" # 2026-01-01; as in docker/build/layers.py
   }

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ INPUTS = {
     "pyrlab-base": [
         "docker/pyrlab-base",
         "docker/run",
+        "docker/manifest",
         "docker/build",
         "docker/bake.hcl",
         "pyrlab/dockerfile.py",
@@ -54,6 +56,16 @@ LOCKS = {  # of which an image has the packages; of requirements.lock, pyrlab-ba
     "rlab-base": ["r_debs"],
     "rlab": ["r_packages"],
 }
+LISTS = {  # of what an image has and its parent has not, by ecosystem
+    "pyrlab-base": {
+        "Debian": ["docker/pyrlab-base/debs.txt", "base_debs.txt"],
+        "Python": ["docker/pyrlab-base/jupyter.txt"],
+    },
+    "pylab": {"Python": ["requirements.txt"]},
+    "rlab-base": {"Debian": ["docker/rlab-base/debs.txt", "r_debs.txt"]},
+    "rlab": {"R": ["r_packages.txt"]},
+}
+STAGED_LISTS = CACHE / "lists"
 TARGETS = {"requirements": "lock-python", "base_debs": "lock-debian", "r_debs": "lock-debian", "r_packages": "lock-r"}
 SETTINGS = {"rlab": ["CRAN", "BIOC"]}  # parameters that an image depends on
 MOVED = r"\w+\.lock: .*; type make lock"
@@ -271,9 +283,22 @@ def session(source: str, python: str) -> Iterator[Session]:
     if source == "target:debian":
         python = bootstrap()
     (CACHE / "Dockerfile").write_text(dockerfile.whole())
-    environment = {"PYTHON": source, "LOCKS": str(locks.STAGED), **build_environment()}
+    stage_lists()
+    environment = {"PYTHON": source, "PYTHON_IMAGE": python, "LOCKS": str(locks.STAGED), **build_environment()}
     with Progress([*INPUTS], CACHE / "build.log") as progress:
         yield Session(python, progress, environment)
+
+
+def stage_lists() -> None:
+    """Put the lists of each image and its parents, by ecosystem, where its manifest is made from them."""
+    shutil.rmtree(STAGED_LISTS, ignore_errors=True)
+    for image in INPUTS:
+        for ancestor in filter(None, (image, PARENT.get(image), PARENT.get(PARENT.get(image, "")))):
+            for ecosystem, paths in LISTS[ancestor].items():
+                for path in paths:
+                    copy = STAGED_LISTS / image / ecosystem / path.removeprefix("docker/")
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(ROOT / path, copy)
 
 
 def stale_locks(names: list[str], python: str) -> list[str]:

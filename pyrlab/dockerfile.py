@@ -16,7 +16,7 @@ import re
 
 from pyrlab.docker import ROOT
 
-PARTS = ("build", "pyrlab-base", "pylab", "rlab-base", "rlab", "locks")
+IMAGES = ("pyrlab-base", "pylab", "rlab-base", "rlab")  # parents first
 LOOP = re.compile(r"^# for (\w+) in (.+):\n((?:.+\n)+)", re.MULTILINE)
 
 
@@ -35,9 +35,15 @@ def expand(text: str) -> str:
     return LOOP.sub(repeat, text)
 
 
+def part(name: str) -> str:
+    """The Dockerfile of one folder."""
+    return expand((ROOT / "docker" / name / "Dockerfile").read_text())
+
+
 def whole() -> str:
     """The one Dockerfile."""
-    return "\n".join(expand((ROOT / "docker" / part / "Dockerfile").read_text()) for part in PARTS)
+    images = [part(name) + "\n" + part("manifest").replace("IMAGE", name) for name in IMAGES]
+    return "\n".join([part("build"), *images, part("locks")])
 
 
 if __name__ == "__main__":

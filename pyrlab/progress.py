@@ -24,6 +24,7 @@ STEPS = [
     (r"r-lock \d+/\d+\] RUN", "resolving R packages"),
     (r"plan \d+/\d+\] RUN", "sizes of the Python packages"),
     (r"tools \d+/\d+\] RUN", "build tools"),
+    (r"manifest \d+/\d+\] RUN", "manifest"),
     (r"\] COPY", "layers"),
     (r"\] exporting to image", "writing the image"),
 ]

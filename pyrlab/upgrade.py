@@ -60,9 +60,7 @@ def outdated() -> None:
 
 def upgrade(packages: list[str]) -> None:
     """Upgrade `packages`, or all, rebuild, and print what became of it; nothing changes where that fails."""
-    known = {name for lock in locks.NAMES for _, name in locks.Lock.read(ROOT, lock).versions()}
-    if unknown := [name for name in packages if name not in known]:
-        raise Problem(f"no lock has a package named {unknown[0]}; grep {unknown[0]} *.lock finds its like")
+    chosen = {name for package in packages for name in named(package)}
     fetched: list[int] = []
 
     def approve(images: list[Image]) -> None:
@@ -73,11 +71,21 @@ def upgrade(packages: list[str]) -> None:
         for name in locks.NAMES:
             locks.Lock.read(ROOT, name).write(Path(folder))
         with fresh_debian() if not packages else nullcontext():
-            build([], " ".join(packages) or "*", approve)
+            build([], " ".join(sorted(chosen)) or "*", approve)
         changes = locks.changes(Path(folder), ROOT)
     print(locks.table(changes) or "everything is up to date")
     if changes:
         print(f"to be pulled by those who have the images of before: {sum(fetched) / 1e6:,.1f} MB")
+
+
+def named(package: str) -> set[str]:
+    """The locked packages that a user may mean by a name: R's may be Debian's; raises Problem where there is none."""
+    known = {name for lock in locks.NAMES for _, name in locks.Lock.read(ROOT, lock).versions()}
+    python = re.sub(r"[-_.]+", "-", package)
+    found = known & {package, python.lower(), f"r-cran-{package.lower()}", f"r-bioc-{package.lower()}"}
+    if not found:
+        raise Problem(f"no lock has a package named {package}; grep {package} *.lock finds its like")
+    return found
 
 
 @contextmanager
@@ -95,15 +103,22 @@ def fresh_debian() -> Iterator[None]:
     before.unlink(missing_ok=True)
 
 
+# A module may want what its package only suggests; a package none of whose modules can be imported is broken.
 IMPORTS = """
-import importlib, importlib.metadata, sys
-listed = set(sys.argv[1:])
+import importlib, importlib.metadata, re, sys
+modules = {}
 for module, owners in sorted(importlib.metadata.packages_distributions().items()):
-    if listed & {owner.lower().replace("_", "-") for owner in owners} and module.isidentifier() and module[0] != "_":
+    for owner in owners if module.isidentifier() else ():
+        modules.setdefault(re.sub("[-_.]+", "-", owner).lower(), []).append(module)
+for package in sys.argv[1:]:
+    errors = []
+    for module in modules.get(package, ()):
         try:
             importlib.import_module(module)
         except Exception as error:
-            sys.exit(f"{module} of {owners[0]} cannot be imported: {type(error).__name__}: {error}")
+            errors.append(f"{package} cannot be imported: {type(error).__name__}: {error}")
+    if errors and len(errors) == len(modules[package]):
+        sys.exit(errors[0])
 """
 
 

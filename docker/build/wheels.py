@@ -89,7 +89,7 @@ SUPPORTED = """\
 environments = ["sys_platform == 'linux'"]
 """
 PYTHON = (3, 13)  # Debian's, and the oldest that is supported
-EVERYWHERE = " ; sys_platform == 'linux'"
+EVERYWHERE = re.compile(r" (and|;) sys_platform == 'linux'(?= )")
 KINDS = {"shared": "in all images", "pylab": "in pylab"}  # of layers, and what a lock says of their packages
 
 
@@ -116,7 +116,7 @@ def lock(jupyter: Path, requirements: Path, previous: Path, target: Path) -> Non
     every = [line for lines in wanted.values() for line in lines]
     resolve(every, [*wanted], draft, "--generate-hashes", *upgrade)
     resolve(every, [jupyter.name], folder / "shared.txt", "--constraints", draft)
-    packages = blocks(draft.read_text().replace(EVERYWHERE, ""))
+    packages = blocks(EVERYWHERE.sub("", draft.read_text()))
     shared = blocks((folder / "shared.txt").read_text())
     sections = {
         kind: [text for name, text in packages.items() if (name in shared) == (kind == "shared")] for kind in KINDS

@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""Write down what is in an image: manifest.py IMAGE BASE LISTS LAYER.
+
+Looks at this very file system, the finished image IMAGE, which starts from the Python image BASE, and writes
+usr/share/pyrlab/manifest.json in the folder LAYER: every Debian, Python and R package with its version, licence,
+size (bytes of its files), and why it is there: the lists of the folder LISTS that name it, the packages that need
+it, or the Python image that came with it. What belongs to no package is counted, too.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import layers
+import lists
+import r
+from wheels import canonical
+
+ROOT = Path("/")
+VENV = Path("/opt/venv")
+R_LIBRARIES = ("/usr/local/lib/R/site-library", "/usr/lib/R/site-library", "/usr/lib/R/library")
+JUPYTER = ("jupyterlab", "notebook", "jupyter-server", "ipykernel")
+
+
+@dataclass
+class Package:
+    """One package of the image; `needs` has names of its own ecosystem."""
+
+    ecosystem: str
+    name: str
+    version: str
+    licence: str
+    needs: set[str] = field(default_factory=set)
+    size: int = 0
+    why: list[str] = field(default_factory=list)
+
+
+def debian() -> Iterator[Package]:
+    """Debian's packages, as dpkg's database has them."""
+    for entry in r.paragraphs((ROOT / "var/lib/dpkg/status").read_text()):
+        if entry["Status"].split()[-1] != "installed":
+            continue
+        name = entry["Package"].strip()
+        listed = ",".join(entry.get(kind, "") for kind in ("Depends", "Pre-Depends"))
+        needs = {re.split(r"[\s:(]", part.strip())[0] for part in re.split(r"[,|]", listed) if part.strip()}
+        yield Package("Debian", name, entry["Version"].strip(), copyright_of(name), needs)
+
+
+def copyright_of(name: str) -> str:
+    """The licences that a Debian package's copyright file names in its machine-readable form, if it has that."""
+    path = ROOT / f"usr/share/doc/{name}/copyright"
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    found = re.findall(r"^License:[ \t]*(\S.*)$", text, re.MULTILINE) if "Format:" in text[:300] else []
+    return " and ".join(dict.fromkeys(found))
+
+
+def python() -> Iterator[Package]:
+    """Python's packages of the environment."""
+    for distribution in importlib.metadata.distributions(path=[str(site()), str(VENV / "lib/pyrlab")]):
+        about = distribution.metadata
+        needs = {canonical(need) for need in distribution.requires or [] if "extra ==" not in need}
+        yield Package("Python", canonical(about["Name"]), about["Version"], licence_of(about), needs)
+
+
+def licence_of(about: importlib.metadata.PackageMetadata) -> str:
+    """The licence that a wheel's metadata names."""
+    if "License-Expression" in about:
+        return about["License-Expression"]
+    classifiers = [
+        text.split(" :: ")[-1] for text in about.get_all("Classifier") or [] if text.startswith("License ::")
+    ]
+    written = about["License"].strip() if "License" in about else ""
+    return " and ".join(classifiers) or (written if "\n" not in written else written.splitlines()[0])
+
+
+def site() -> Path:
+    """Where wheels are installed."""
+    return next((VENV / "lib").glob("python3*/site-packages"))
+
+
+def r_packages() -> Iterator[tuple[Package, str]]:
+    """R's packages, each with the folder it is in."""
+    for library in R_LIBRARIES:
+        for path in sorted((ROOT / library[1:]).glob("*/DESCRIPTION")):
+            about = next(iter(r.paragraphs(path.read_text(errors="replace"))))
+            needs = {need.name for need in r.needs(about)}
+            licence = about.get("License", "").strip()
+            yield Package("R", path.parent.name, about["Version"].strip(), licence, needs), str(path.parent)
+
+
+def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -> tuple[int, dict[str, int]]:
+    """Give every file's bytes to its package; the bytes of all files, and those of nobody by path."""
+    entries = {path: entry for path, entry in layers.scan(ROOT).items() if not stat.S_ISDIR(entry.status.st_mode)}
+    owners = layers.dpkg_owners(ROOT, entries)
+    recorded = dict(records())
+    nobodys: dict[str, int] = {}
+    seen: set[int] = set()
+    total = 0
+    for path, entry in sorted(entries.items()):
+        size = 0 if entry.status.st_ino in seen else entry.status.st_size
+        if entry.status.st_nlink > 1:
+            seen.add(entry.status.st_ino)
+        total += size
+        in_library = next((folders[str(parent)] for parent in Path(path).parents if str(parent) in folders), None)
+        debian = packages.get(("Debian", owners.get(path, "").partition(":")[0]))
+        package = debian or in_library or packages.get(("Python", recorded.get(source_of(path), "")))
+        if package:
+            package.size += size
+        if in_library and in_library is not package:
+            in_library.size += size
+        if not package:
+            nobodys[path] = size
+    return total, nobodys
+
+
+def records() -> Iterator[tuple[str, str]]:
+    """Every file that a wheel has brought, with the wheel's name."""
+    for record in site().glob("*.dist-info/RECORD"):
+        name = canonical(record.parent.name.partition("-")[0])
+        for row in record.read_text().splitlines():
+            path = row.rsplit(",", 2)[0].strip('"')
+            yield str((site() / path).resolve() if ".." in path else site() / path), name
+
+
+def source_of(path: str) -> str:
+    """The module that bytecode was made from; other files stand for themselves."""
+    return re.sub(r"/__pycache__/([^/]+)\.cpython-\d+(\.opt-\d)?\.pyc$", r"/\1.py", path)
+
+
+def explain(packages: dict[tuple[str, str], Package], wanted: dict[tuple[str, str], list[str]], base: str) -> None:
+    """Say of every package why it is there."""
+    needed: dict[tuple[str, str], set[str]] = {}
+    for package in packages.values():
+        for need in package.needs:
+            needed.setdefault((package.ecosystem, need), set()).add(package.name)
+    for key, package in packages.items():
+        package.why = wanted.get(key, []) + [f"needed by {name}" for name in sorted(needed.get(key, ()))]
+        if not package.why:
+            package.why = [base]
+
+
+def asked_for(folder: Path) -> dict[tuple[str, str], list[str]]:
+    """The packages that lists name, with the lists; each ecosystem has a folder."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in sorted(folder.rglob("*.txt")):
+        ecosystem, *rest = path.relative_to(folder).parts
+        for line in lists.read(path):
+            name = re.split(r"[\s=<>!~\[;@]", line.text.rpartition("::")[2])[0].rpartition("/")[2]
+            name = canonical(name) if ecosystem == "Python" else name
+            found.setdefault((ecosystem, name), []).append("/".join(rest))
+    return found
+
+
+def main() -> None:
+    """Write the manifest; see the module's docstring."""
+    image, base, folder, layer = sys.argv[1:]
+    in_r = list(r_packages())
+    found = [*debian(), *python(), *(package for package, _ in in_r)]
+    packages = {(package.ecosystem, package.name): package for package in reversed(found)}
+    total, nobodys = own(packages, {path: package for package, path in in_r})
+    explain(packages, asked_for(Path(folder)), base)
+    shown = [("R", "base"), *(("Python", name) for name in JUPYTER)]
+    versions = {"Python": platform.python_version()} | {
+        "R" if name == "base" else name: packages[ecosystem, name].version
+        for ecosystem, name in shown
+        if (ecosystem, name) in packages
+    }
+    manifest = {
+        "image": image,
+        "base": base,
+        "architecture": platform.machine(),
+        "versions": versions,
+        "size": total,
+        "nobodys": {"size": sum(nobodys.values()), "files": len(nobodys)},
+        "packages": [
+            {name: value for name, value in asdict(packages[key]).items() if name != "needs"}
+            for key in sorted(packages)
+        ],
+    }
+    path = Path(layer) / "usr/share/pyrlab/manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    for made in (path, *list(path.parents)[:3]):
+        os.utime(made, (layers.EPOCH, layers.EPOCH))
+
+
+if __name__ == "__main__":
+    main()
