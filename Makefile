@@ -22,7 +22,9 @@ PROJECT    ?= pyrlab                    # prefix of containers and volumes, for 
 ENGINE     ?=                           # external: never install or start a container engine here
 HOST       ?=                           # user@server, for make tunnel
 SSH_OPTIONS ?=                          # more options for its ssh, as in -p 2222
-P          ?=                           # what make upgrade upgrades, or make test runs, as in P=tests/test_layers.py
+P          ?=                           # packages of make upgrade or manifest, tests of make test
+A          ?= HEAD                      # what make diff compares: a tag, image, archive or git revision
+B          ?= $(TAG)                    # with what
 APTPORT    ?= 3142                      # where the apt-cacher-ng of make proxies listens
 PIPPORT    ?= 3141                      # and its devpi server
 SAVE       ?=                           # yes: make proxies writes its parameters to local.mk
@@ -31,7 +33,7 @@ RUNS       ?= 3                         # how often make bench measures, half an
 # A value may be followed by blanks before its comment; what is exported has none. The environment's stays as it is:
 # a password may have a $ in it.
 PARAMETERS := PORT RPORT TBPORT FILES PYTHONBASE BASE CRAN BIOC APTPROXY PIPPROXY PIPHOST http_proxy https_proxy \
-  no_proxy CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS APTPORT PIPPORT SAVE RUNS
+  no_proxy CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS A B APTPORT PIPPORT SAVE RUNS
 $(foreach name,$(PARAMETERS),$(if $(filter environment,$(origin $(name))),,\
   $(eval export override $(name) := $$(strip $$($(name))))))
 
@@ -40,7 +42,7 @@ RUN := PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
 .DEFAULT_GOAL := help
 .PHONY: help doctor engine engine-ready build build_base build_pylab build_rbase build_rlab pylab rlab \
   start_pylab start_rlab stop stop_pylab stop_rlab url_pylab url_rlab logs_pylab logs_rlab bash_pylab bash_rlab \
-  lock manifest outdated upgrade list tunnel proxies stop_proxies test lint bench clean
+  lock outdated upgrade manifest diff sbom list tunnel proxies stop_proxies test lint bench clean
 
 ##@ Set up
 help: ## Show this help
@@ -124,14 +126,20 @@ clean: engine-ready ## Remove pyrlab's images, containers, settings and build ca
 lock: engine-ready ## Resolve the four lists into the lock files beside them; make build does it where a list changed
 	@$(RUN).upgrade lock
 
-manifest: engine-ready ## Say what is in the images, or of which some packages are: make manifest P=numpy
-	@$(RUN).manifest $(P)
-
 outdated: engine-ready ## List what an upgrade would change
 	@$(RUN).upgrade outdated
 
 upgrade: engine-ready ## Upgrade everything, or some: make upgrade P="pandas ggplot2"
 	@$(RUN).upgrade upgrade $(P)
+
+manifest: engine-ready ## List the packages of the images: version, size, licence, why; make manifest P=numpy
+	@$(RUN).manifest show $(P)
+
+diff: engine-ready ## Say what differs: make diff A=v1 B=latest, tags, images, archives or git revisions
+	@$(RUN).diff "$(A)" "$(B)"
+
+sbom: engine-ready ## Write the manifests as CycloneDX and SPDX into sbom/
+	@$(RUN).manifest sbom
 
 ##@ Behind a proxy
 proxies: engine-ready ## Start caches of Debian and Python packages for this machine's builds

@@ -65,6 +65,14 @@ target "lock" {
   output   = ["type=local,dest=${LOCKS}"]
 }
 
+# What is in the images, in the standard formats.
+target "sbom" {
+  inherits = ["whole"]
+  contexts = { manifests = ".cache/manifests" }
+  target   = "sbom"
+  output   = ["type=local,dest=sbom"]
+}
+
 # The caches of packages that `make proxies` starts.
 target "proxies" {
   inherits   = ["online"]

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyrlab import dockerfile, locks
+from pyrlab import contents, dockerfile, locks
 from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_main
 from pyrlab.online import blame, build_environment, check, settings
 from pyrlab.progress import Progress
+from pyrlab.table import aligned
 
 BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
 NEW = ".new"  # ends the tag of what is built until everything is
@@ -182,12 +183,13 @@ def locked_python(name: str) -> str:
 
 def pin(name: str) -> str:
     """The image `name` with the digest that its registry gives, empty where none answers."""
-    command = ["docker", "buildx", "imagetools", "inspect", "--format", "{{.Manifest.Digest}}", name]
+    command = ["docker", "buildx", "imagetools", "inspect", name]  # with --format, some tell no plain digest
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except subprocess.TimeoutExpired:
         return ""
-    return "" if run.returncode else f"{name.partition('@')[0]}@{run.stdout.strip()}"
+    digest = re.search(r"^Digest: +(sha256:[0-9a-f]{64})$", run.stdout, re.MULTILINE)
+    return f"{name.partition('@')[0]}@{digest[1]}" if digest else ""
 
 
 def bootstrap() -> str:
@@ -382,9 +384,11 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
                 write_outdated(images, now, layers)
                 layers.result()
             approve(images)
+            written = [image for image in images if image.written]
             for image in images:
                 publish(image)
             locks.publish()
+            list_packages(written)
             now.progress.erase()
             for note in [*now.progress.notes(), *locks.notes(changes)]:
                 print(f"pyrlab: {note}", file=sys.stderr)
@@ -393,6 +397,13 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
                 if image.written:
                     docker("image", "rm", image.tag, check=False)
     return images
+
+
+def list_packages(images: list[Image]) -> None:
+    """Write the lists of what is in new images."""
+    for image in images:
+        parent = contents.manifest_of(image.parent.tag) if image.parent else None
+        contents.write_list(image.name, contents.manifest_of(image.tag), parent)
 
 
 def outdated(image: Image) -> list[str]:
@@ -447,12 +458,7 @@ def table(images: list[Image]) -> str:
         why = f"rebuilt: {', '.join(image.why)}" if image.why else "up to date"
         layers = str(len(stored["RootFS"]["Layers"]))
         rows.append((image.tag, size, layers, seconds, stored["Id"].removeprefix("sha256:")[:12], why))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return "\n".join(
-        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}  "
-        f"{row[4]:<{widths[4]}}  {row[5]}".rstrip()
-        for row in rows
-    )
+    return aligned(rows, right=(1, 2, 3))
 
 
 def main() -> None:

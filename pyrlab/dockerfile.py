@@ -43,7 +43,7 @@ def part(name: str) -> str:
 def whole() -> str:
     """The one Dockerfile."""
     images = [part(name) + "\n" + part("manifest").replace("IMAGE", name) for name in IMAGES]
-    return "\n".join([part("build"), *images, part("locks")])
+    return "\n".join([part("build"), *images, part("locks"), part("sbom")])
 
 
 if __name__ == "__main__":

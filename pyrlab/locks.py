@@ -8,7 +8,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyrlab.contents import Versions
 from pyrlab.docker import CACHE, ROOT, Problem, parameter
+from pyrlab.table import aligned, megabytes
 
 STAGED = CACHE / "locks"  # what a build uses; the checkout's own change only when it has succeeded
 ECOSYSTEMS = {"requirements": "Python", "base_debs": "Debian", "r_debs": "Debian", "r_packages": "R"}
@@ -63,9 +65,9 @@ class Lock:
             f"# for {self.inputs or '0' * 16}, content {digest(self.content)}{on}\n{self.content}"
         )
 
-    def versions(self) -> dict[tuple[str, str], str]:
-        """The version of every package, by ecosystem and name."""
-        found: dict[tuple[str, str], str] = {}
+    def versions(self) -> Versions:
+        """The version of every package."""
+        found: Versions = {}
         ecosystem = ECOSYSTEMS[self.name]
         for line in self.content.splitlines():
             if line.startswith("#"):
@@ -126,29 +128,40 @@ def notes(changes: list[Change]) -> list[str]:
 
 @dataclass(frozen=True)
 class Change:
-    """A package that two sets of locks have in different versions; an empty version is none."""
+    """A package that is there in another version than before; an empty version is none."""
 
     ecosystem: str
     package: str
     before: str
     after: str
+    grown: int | None = None  # bytes
 
 
-def changes(before: Path, after: Path, names: tuple[str, ...] = NAMES) -> list[Change]:
+def changes(before: Path, after: Path) -> list[Change]:
     """What differs between the locks of two folders."""
     old, new = (
-        {key: version for name in names for key, version in Lock.read(folder, name).versions().items()}
+        {key: version for name in NAMES for key, version in Lock.read(folder, name).versions().items()}
         for folder in (before, after)
     )
+    return compare(old, new)
+
+
+def compare(old: Versions, new: Versions) -> list[Change]:
+    """What differs between two sets of packages."""
     keys = sorted({*old, *new})
     return [Change(*key, old.get(key, ""), new.get(key, "")) for key in keys if old.get(key) != new.get(key)]
 
 
 def table(changes: list[Change]) -> str:
-    """One line a change: package, ecosystem, old → new."""
-    rows = [(c.package, c.ecosystem, c.before or "(new)", c.after or "(gone)") for c in changes]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
-    return "\n".join(
-        f"{name:<{widths[0]}}  {ecosystem:<{widths[1]}}  {before:>{widths[2]}} → {after}"
-        for name, ecosystem, before, after in rows
-    )
+    """One line a change: package, ecosystem, old → new, and how many bytes more it takes where that is known."""
+    width = max((len(change.before or "(new)") for change in changes), default=0)
+    rows = [
+        (
+            change.package,
+            change.ecosystem,
+            f"{change.before or '(new)':>{width}} → {change.after or '(gone)'}",
+            "" if change.grown is None else megabytes(change.grown, "+"),
+        )
+        for change in changes
+    ]
+    return aligned(rows, right=(3,))

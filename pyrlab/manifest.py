@@ -1,31 +1,31 @@
-"""Say what is in the images (make manifest).
+"""Say what is in the images (make manifest), also in the standard formats (make sbom).
 
-python3 -m pyrlab.manifest [PACKAGE …]      those packages only, and in which images they are
+python3 -m pyrlab.manifest show [PACKAGE …]    those packages only, and in which images they are
+python3 -m pyrlab.manifest sbom
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from typing import Any
 
-from pyrlab.build import INPUTS, PARENT, tag_of
-from pyrlab.docker import Problem, docker, inspect, run_main
+from pyrlab.build import INPUTS, PARENT, alone, bake, choose_python, session, tag_of
+from pyrlab.contents import Manifest, manifest_of, own_packages, spellings
+from pyrlab.docker import CACHE, ROOT, Problem, inspect, run_main
+from pyrlab.table import aligned, megabytes
 
-PATH = "/usr/share/pyrlab/manifest.json"
-
-
-def of(image: str) -> dict[str, Any]:
-    """The manifest of an image in the engine's store; raises Problem where there is none."""
-    if not inspect("image", image):
-        raise Problem(f"there is no image {image}; make build makes it")
-    found: dict[str, Any] = json.loads(docker("run", "--rm", "--network=none", "--entrypoint=cat", image, PATH))
-    return found
+MANIFESTS = CACHE / "manifests"  # what the documents are made from
+SBOM = ROOT / "sbom"
 
 
-def megabytes(size: int) -> str:
-    """A size for people."""
-    return f"{size / 1e6:,.1f} MB"
+def manifests() -> dict[str, Manifest]:
+    """The manifests of the images that there are, parents first; raises Problem where there is none."""
+    present = [name for name in INPUTS if inspect("image", tag_of(name))]
+    if not present:
+        raise Problem("there are no images yet; make build makes them")
+    return {name: manifest_of(tag_of(name)) for name in present}
 
 
 def rows(packages: list[dict[str, Any]]) -> str:
@@ -34,11 +34,7 @@ def rows(packages: list[dict[str, Any]]) -> str:
         (p["name"], p["ecosystem"], p["version"], megabytes(p["size"]), p["licence"][:40] or "?", why(p["why"]))
         for p in packages
     ]
-    widths = [max(len(row[column]) for row in cells) for column in range(5)]
-    return "\n".join(
-        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}  {e:<{widths[4]}}  {f}"
-        for a, b, c, d, e, f in cells
-    )
+    return aligned(cells, right=(3,))
 
 
 def why(reasons: list[str]) -> str:
@@ -47,38 +43,49 @@ def why(reasons: list[str]) -> str:
     return f"{', '.join(reasons[:3])}{more}"
 
 
-def title(image: str, manifest: dict[str, Any]) -> str:
+def title(image: str, manifest: Manifest) -> str:
     """What an image is, before its packages."""
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    digest = (inspect("image", image) or {})["Id"]
     share = manifest["nobodys"]["size"] / manifest["size"]
-    return (
-        f"{image} {digest}\n{versions}; on {manifest['base']}; {megabytes(manifest['size'])}, "
-        f"of which {share:.1%} belong to no package"
-    )
+    size = f"{megabytes(manifest['size'])}, of which {share:.1%} belong to no package"
+    return f"{image} {manifest['digest']}\n{versions}; on {manifest['base']}; {size}"
+
+
+def show(asked: list[str]) -> None:
+    """Print what is in the images, of a child what its parent has not; or where the packages `asked` for are."""
+    found = manifests()
+    names = {name for package in asked for name in spellings(package)}
+    shown = False
+    for name, manifest in found.items():
+        packages = own_packages(manifest, found.get(PARENT.get(name, "")))
+        if asked:
+            packages = [p for p in manifest["packages"] if p["name"] in names]
+        if packages:
+            shown = True
+            print(f"{title(tag_of(name), manifest)}\n\n{rows(packages)}\n")
+    if not shown:
+        raise Problem(f"no image has a package named {' or '.join(asked)}")
+
+
+def sbom() -> None:
+    """Write what is in the images as CycloneDX and as SPDX."""
+    shutil.rmtree(MANIFESTS, ignore_errors=True)
+    MANIFESTS.mkdir(parents=True)
+    for name, manifest in manifests().items():
+        (MANIFESTS / f"{name}.json").write_text(json.dumps(manifest))
+    with session(*choose_python()) as now:
+        bake(["sbom"], now.progress, now.environment)
+    print("\n".join(str(path.relative_to(ROOT)) for path in sorted(SBOM.glob("*.json"))))
 
 
 def main() -> None:
-    """Print the manifests; of a child what its parent has not."""
-    asked = sys.argv[1:]
-    present = [name for name in INPUTS if inspect("image", tag_of(name))]
-    if not present:
-        raise Problem("there are no images yet; make build makes them")
-    manifests = {name: of(tag_of(name)) for name in present}
-    found = False
-    for name, manifest in manifests.items():
-        above = manifests.get(PARENT.get(name, ""), {"packages": []})["packages"]
-        known = {(p["ecosystem"], p["name"], p["version"]) for p in above}
-        packages = manifest["packages"]
-        if asked:
-            packages = [p for p in packages if p["name"] in asked]
-        else:
-            packages = [p for p in packages if (p["ecosystem"], p["name"], p["version"]) not in known]
-        if packages:
-            found = True
-            print(f"{title(tag_of(name), manifest)}\n\n{rows(packages)}\n")
-    if not found:
-        raise Problem(f"no image has a package named {' or '.join(asked)}")
+    """Dispatch; see the module's docstring."""
+    verb, *packages = sys.argv[1:]
+    if verb == "show":
+        show(packages)
+    else:
+        with alone():
+            sbom()
 
 
 if __name__ == "__main__":

@@ -5,16 +5,13 @@ python3 -m pyrlab.upgrade lock | outdated | upgrade [PACKAGE …]
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from pyrlab import locks
 from pyrlab.build import (
@@ -30,7 +27,9 @@ from pyrlab.build import (
     stale_locks,
     tag_of,
 )
+from pyrlab.contents import layer_sizes, spellings
 from pyrlab.docker import ROOT, Problem, inspect, run_main
+from pyrlab.table import megabytes
 
 
 def lock() -> None:
@@ -75,14 +74,13 @@ def upgrade(packages: list[str]) -> None:
         changes = locks.changes(Path(folder), ROOT)
     print(locks.table(changes) or "everything is up to date")
     if changes:
-        print(f"to be pulled by those who have the images of before: {sum(fetched) / 1e6:,.1f} MB")
+        print(f"to be pulled by those who have the images of before: {megabytes(sum(fetched))}")
 
 
 def named(package: str) -> set[str]:
     """The locked packages that a user may mean by a name: R's may be Debian's; raises Problem where there is none."""
     known = {name for lock in locks.NAMES for _, name in locks.Lock.read(ROOT, lock).versions()}
-    python = re.sub(r"[-_.]+", "-", package)
-    found = known & {package, python.lower(), f"r-cran-{package.lower()}", f"r-bioc-{package.lower()}"}
+    found = known & spellings(package)
     if not found:
         raise Problem(f"no lock has a package named {package}; grep {package} *.lock finds its like")
     return found
@@ -139,30 +137,8 @@ def bytes_to_pull(images: list[Image]) -> int:
     """The compressed bytes of those layers of new images that none of the images before has."""
     before = [inspect("image", tag_of(image.name)) for image in images]
     known = {layer for image in before if image for layer in image["RootFS"]["Layers"]}
-    sizes: dict[str, int] = {}
-    for image in images:
-        if image.written:
-            sizes |= layer_sizes(image.tag)
+    sizes = layer_sizes(*(image.tag for image in images if image.written))
     return sum(size for layer, size in sizes.items() if layer not in known)
-
-
-def layer_sizes(image: str) -> dict[str, int]:
-    """The bytes of each layer of an image, by the layer's digest, as the engine's store has them."""
-    sizes: dict[str, int] = {}
-    documents: dict[str, Any] = {}
-    with (
-        subprocess.Popen(["docker", "image", "save", image], stdout=subprocess.PIPE) as process,
-        tarfile.open(fileobj=process.stdout, mode="r|") as archive,
-    ):
-        for member in archive:
-            sizes[member.name] = member.size
-            file = archive.extractfile(member) if member.size < 1 << 20 else None
-            content = file.read() if file else b""
-            if content.startswith((b"{", b"[")):
-                documents[member.name] = json.loads(content)
-    [manifest] = documents["manifest.json"]
-    digests = documents[manifest["Config"]]["rootfs"]["diff_ids"]
-    return dict(zip(digests, (sizes[path] for path in manifest["Layers"]), strict=True))
 
 
 def main() -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from cut import Caches, Cut, run_caches, run_cut_engine, users_environment
-from pyrlab import build
+from pyrlab import build, locks
 from servers import Squid, free_port, serve_squid
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +37,7 @@ ORDER = [
     "online",
     "progress",
     "images",
+    "contents",
     "labs",
     "notebooks",
     "browser",
@@ -187,29 +190,42 @@ def caches(
         yield running
 
 
+@contextmanager
+def tagged(tag: str) -> Iterator[None]:
+    """The images under another tag, too, so that a test can rebuild them."""
+    for name in NAMES:
+        docker("tag", f"{name}:{TAG}", f"{name}:{tag}")
+    try:
+        yield
+    finally:
+        for name in reversed(NAMES):
+            subprocess.run(["docker", "image", "rm", f"{name}:{tag}"], capture_output=True)
+
+
+def forge(checkout: Path, name: str, package: str) -> None:
+    """Let the lock `name` of a checkout have other checksums for a package than its files have."""
+    lock = locks.Lock.read(checkout, name)
+    block = re.search(rf"^{package}\b.*\n( .*\n)*", lock.content, re.MULTILINE)
+    assert block
+    forged = lock.content.replace(block[0], re.sub(r"\b[0-9a-f]{64}\b", "0" * 64, block[0]))
+    assert forged != lock.content
+    locks.Lock(lock.name, lock.inputs, lock.python, forged).write(checkout)
+
+
 @pytest.fixture(scope="session")
 def changed(images: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkout with a package more in each list, and a large one bumped: built upon what is cached."""
     checkout = copy_checkout(tmp_path_factory.mktemp("changed") / "pyrlab")
     for path, package in (("base_debs.txt", "tree"), ("r_packages.txt", "docopt"), ("requirements.txt", "cowsay")):
         (checkout / path).write_text((checkout / path).read_text() + f"{package}\n")
+    version = docker("run", "--rm", f"pylab:{TAG}", "python", "-c", "import duckdb; print(duckdb.__version__)")
     requirements = (checkout / "requirements.txt").read_text()
-    # All else stays as it is, whatever is released before the clean build resolves the same lists.
-    listing = ("python", "-m", "pip", "list", "--format=freeze", "--exclude=pyrlab-pdf")
-    installed = docker("run", "--rm", f"pylab:{TAG}", *listing)
     assert "\nduckdb\n" in requirements
-    assert "\nduckdb==" in installed
-    pins = installed.replace("\nduckdb==", "\nduckdb<")
-    (checkout / "requirements.txt").write_text(f"{requirements}{pins}\n")
-    for name in NAMES:
-        docker("tag", f"{name}:{TAG}", f"{name}:{CHANGED}")
-    try:
+    (checkout / "requirements.txt").write_text(requirements.replace("\nduckdb\n", f"\nduckdb<{version}\n"))
+    with tagged(CHANGED):
         built = run_make(checkout, "build", TAG=CHANGED)
         assert built.returncode == 0, built.stdout + built.stderr
         yield checkout
-    finally:
-        for name in reversed(NAMES):
-            subprocess.run(["docker", "image", "rm", f"{name}:{CHANGED}"], capture_output=True)
 
 
 @dataclass(frozen=True)

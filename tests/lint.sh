@@ -8,6 +8,7 @@ ruff check --quiet .
 ruff format --quiet --check .
 mypy pyrlab
 mypy docker/build
+mypy docker/sbom
 mypy docker/run/*.py docker/run/pdf
 mypy tests
 MYPYPATH=docker/build:tests mypy bench

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import NAMES, TAG, docker, layers, run_make
+from conftest import NAMES, TAG, docker, layers, run_make, tagged
 from pyrlab import build
 from pyrlab.progress import Progress
 from servers import serve_registry
@@ -44,12 +44,9 @@ def state(tag: str) -> dict[str, str]:
 
 @pytest.fixture
 def own_images(images: str) -> Iterator[None]:
-    """The images under a tag of their own, so that a test can rebuild them."""
-    for name in NAMES:
-        docker("tag", f"{name}:{TAG}", f"{name}:{CHANGE}")
-    yield
-    for name in reversed(NAMES):
-        subprocess.run(["docker", "image", "rm", f"{name}:{CHANGE}"], capture_output=True)
+    """The images under a tag of their own."""
+    with tagged(CHANGE):
+        yield
 
 
 def append(path: Path, line: str) -> int:
@@ -111,16 +108,16 @@ def test_mistake(checkout: Path, name: str, line: str, sentence: str) -> None:
 
 @pytest.mark.usefixtures("own_images")
 def test_one_package_added(checkout: Path) -> None:
-    """Adding a small Python package changes one layer of pylab, and no other image."""
+    """Adding a small Python package changes its layer of pylab and the manifest, and no other image."""
     before, before_layers = state(CHANGE), layers(f"pylab:{CHANGE}")
     append(checkout / "requirements.txt", "cowsay")
     built = run_make(checkout, "build", TAG=CHANGE)
     assert built.returncode == 0, built.stderr
     row = next(line for line in built.stdout.splitlines() if line.startswith("pylab:"))
-    assert row.endswith("rebuilt: requirements.txt changed")
+    assert row.endswith("rebuilt: requirements.lock changed")
     after = state(CHANGE)
     assert {name for name in NAMES if after[name] != before[name]} == {"pylab"}
-    assert len(set(layers(f"pylab:{CHANGE}")) - set(before_layers)) == 1
+    assert len(set(layers(f"pylab:{CHANGE}")) - set(before_layers)) == 2  # cowsay's and the manifest
     assert docker("run", "--rm", f"pylab:{CHANGE}", "python", "-c", "import cowsay; print('moo')").endswith("moo")
 
 
@@ -153,7 +150,9 @@ def test_registry(checkout: Path, python_image: str) -> None:
         assert built.returncode == 0, built.stderr
         assert "no registry answers" not in built.stderr
         label = docker("image", "inspect", "pyrlab-base:registry", "--format", "{{json .Config.Labels}}")
-        assert json.loads(json.loads(label)["org.pyrlab.inputs"])["Python image"] == python_image
+        started_from = json.loads(json.loads(label)["org.pyrlab.inputs"])["Python image"]
+        assert re.fullmatch(rf"{re.escape(python_image)}@sha256:[0-9a-f]{{64}}", started_from)
+        assert f", on {started_from}\n" in (checkout / "base_debs.lock").read_text()
         assert docker("run", "--rm", "pyrlab-base:registry", "jupyter", "lab", "--version")
         again = run_make(checkout, "build_base", TAG="registry", PYTHONBASE=python_image)
         assert again.stdout.splitlines()[1].endswith("up to date")

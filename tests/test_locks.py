@@ -163,6 +163,6 @@ def test_what_an_upgrade_leaves(monkeypatch: pytest.MonkeyPatch, upgrade: str, k
 def test_an_r_lock_is_read_as_written(tmp_path: Path) -> None:
     """Packages that were fetched are told from Debian's."""
     fetched = {"own": r.Locked("0.1", "github::somebody/own@v1", "ab"), "glue": r.Locked("1.8.0", "cran", "cd")}
-    lock = r.Lock(fetched, {"r-cran-zoo": "1.8-14-1"})
+    lock = r.Lock(fetched, {"r-cran-zoo": "1.8-14-1"}, "0123456789abcdef")
     lock.write(tmp_path / "r_packages.lock")
     assert r.Lock.read(tmp_path / "r_packages.lock") == lock

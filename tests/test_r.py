@@ -29,11 +29,11 @@ CRAN = [
 ]
 
 
-def archive(name: str, version: str, needs: str, folder: str = "") -> bytes:
-    """The archive of an R package."""
+def archive(name: str, version: str, needs: str, folder: str = "", commit: str = "") -> bytes:
+    """The archive of an R package, with a commit such as git makes it."""
     text = f"Package: {name}\nVersion: {version}\n{needs}\n".encode()
     result = io.BytesIO()
-    with tarfile.open(fileobj=result, mode="w:gz") as tree:
+    with tarfile.open(fileobj=result, mode="w:gz", pax_headers={"comment": commit} if commit else {}) as tree:
         member = tarfile.TarInfo(f"{folder or name}/DESCRIPTION")
         member.size = len(text)
         tree.addfile(member, io.BytesIO(text))
@@ -194,3 +194,25 @@ def test_an_archive_is_called_after_its_package() -> None:
     """R finds a package in the folder of its name, which GitHub's archives do not have."""
     with tarfile.open(fileobj=io.BytesIO(r.repacked(archive("own", "0.1", "", folder="own-main"), "own"))) as tree:
         assert tree.getnames() == ["own/DESCRIPTION"]
+
+
+def test_a_branch_moves_on(cran: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a branch named when it was locked stays, whatever it names since; an upgrade takes what it names now."""
+    monkeypatch.setattr(r, "GITHUB_ADDRESS", cran.url)
+    archives = tmp_path / "somebody/own/archive"
+    archives.mkdir(parents=True)
+
+    def push(version: str, commit: str) -> None:
+        content = archive("own", version, "", folder=f"own-{commit}", commit=commit)
+        for name in ("main", commit):
+            (archives / f"{name}.tar.gz").write_bytes(content)
+
+    line = "github::somebody/own@main"
+    push("0.1", "a" * 40)
+    first = resolve(cran.url, line).fetched["own"]
+    assert (first.version, first.source) == ("0.1", f"{line}#{'a' * 40}")
+    locked = {"own": r.Locked(first.version, first.source, "")}
+    push("0.2", "b" * 40)
+    assert resolve(cran.url, line, locked=locked).fetched["own"] == first
+    assert versions(resolve(cran.url, line)) == {"own": "0.2"}
+    assert versions(resolve(cran.url, "github::somebody/own@" + "a" * 40, locked=locked)) == {"own": "0.1"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from conftest import NAMES, PROJECT, TAG, copy_checkout, docker, run_make
+from conftest import PROJECT, copy_checkout, docker, forge, run_make, tagged
 from remote import execute
 from servers import WebServer, free_port, serve_files
 
@@ -36,11 +36,8 @@ def binary(r_repositories: Path, gateway: str) -> Iterator[WebServer]:
 @pytest.fixture(scope="module")
 def checkout(images: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkout whose r_packages.txt a test may write, with the images under a tag of their own."""
-    for name in NAMES:
-        docker("tag", f"{name}:{TAG}", f"{name}:{OWN}")
-    yield copy_checkout(tmp_path_factory.mktemp("r") / "pyrlab")
-    for name in reversed(NAMES):
-        subprocess.run(["docker", "image", "rm", f"{name}:{OWN}"], capture_output=True)
+    with tagged(OWN):
+        yield copy_checkout(tmp_path_factory.mktemp("r") / "pyrlab")
 
 
 def build(checkout: Path, server: WebServer, *lines: str) -> subprocess.CompletedProcess[str]:
@@ -144,6 +141,19 @@ def test_missing_library(checkout: Path, binary: WebServer) -> None:
         "pyrlab: r_packages.txt line 2: R cannot load the package 'bitops', for want of the library libglpk.so.40: "
         "add its Debian package, libglpk40 by Debian's naming, to r_debs.txt"
     )
+
+
+def test_another_archive_than_locked(checkout: Path, source: WebServer) -> None:
+    """What the repository serves in the place of what was locked does not get into an image."""
+    (checkout / "r_packages.txt").write_text("IRkernel\ndocopt>=99\n")
+    locked = run_make(checkout, "lock", TAG=OWN, CRAN=source.url)
+    assert locked.returncode == 0, locked.stderr
+    forge(checkout, "r_packages", "docopt")
+    built = run_make(checkout, "build_rlab", TAG=OWN, CRAN=source.url)
+    assert built.returncode != 0
+    said = [said for said in built.stderr.splitlines() if said.startswith("pyrlab: ")]
+    what = f"docopt 99.1 from {source.url}/src/contrib/docopt_99.1.tar.gz is not what r_packages.lock has"
+    assert said == [f"pyrlab: r_packages.txt line 2: {what}; if it is to be trusted, type make upgrade P=docopt"]
 
 
 def test_in_a_notebook(checkout: Path, binary: WebServer, tmp_path: Path) -> None:

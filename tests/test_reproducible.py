@@ -27,10 +27,10 @@ def own_layers(name: str, tag: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("pyrlab-base", 2),  # tree's, and dpkg's database
-        ("pylab", 2),  # cowsay's and duckdb's; none for tree
-        ("rlab-base", 1),  # dpkg's database, which knows of tree
-        ("rlab", 2),  # docopt's, and dpkg's database
+        ("pyrlab-base", 3),  # tree's, dpkg's database, and the manifest
+        ("pylab", 3),  # cowsay's and duckdb's, and the manifest; none for tree
+        ("rlab-base", 2),  # dpkg's database, which knows of tree, and the manifest
+        ("rlab", 3),  # docopt's, dpkg's database, and the manifest
     ],
 )
 def test_what_a_change_costs(name: str, count: int) -> None:

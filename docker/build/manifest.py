@@ -16,9 +16,12 @@ import platform
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 import layers
 import lists
@@ -33,13 +36,15 @@ JUPYTER = ("jupyterlab", "notebook", "jupyter-server", "ipykernel")
 
 @dataclass
 class Package:
-    """One package of the image; `needs` has names of its own ecosystem."""
+    """One package of the image; what it `needs` and `provides` are names of its own ecosystem."""
 
     ecosystem: str
     name: str
     version: str
     licence: str
     needs: set[str] = field(default_factory=set)
+    provides: set[str] = field(default_factory=set)
+    part_of: str = ""  # the Debian package that brings a package of R
     size: int = 0
     why: list[str] = field(default_factory=list)
 
@@ -50,9 +55,15 @@ def debian() -> Iterator[Package]:
         if entry["Status"].split()[-1] != "installed":
             continue
         name = entry["Package"].strip()
-        listed = ",".join(entry.get(kind, "") for kind in ("Depends", "Pre-Depends"))
-        needs = {re.split(r"[\s:(]", part.strip())[0] for part in re.split(r"[,|]", listed) if part.strip()}
-        yield Package("Debian", name, entry["Version"].strip(), copyright_of(name), needs)
+        needs = names_in(entry, "Depends") | names_in(entry, "Pre-Depends")
+        version = entry["Version"].strip()
+        yield Package("Debian", name, version, copyright_of(name), needs, names_in(entry, "Provides"))
+
+
+def names_in(entry: dict[str, str], kind: str) -> set[str]:
+    """The names of other packages in a field of dpkg's database, alternatives included."""
+    parts = re.split(r"[,|]", entry.get(kind, ""))
+    return {re.split(r"[\s:(]", part.strip())[0] for part in parts if part.strip()}
 
 
 def copyright_of(name: str) -> str:
@@ -63,12 +74,25 @@ def copyright_of(name: str) -> str:
     return " and ".join(dict.fromkeys(found))
 
 
-def python() -> Iterator[Package]:
-    """Python's packages of the environment."""
-    for distribution in importlib.metadata.distributions(path=[str(site()), str(VENV / "lib/pyrlab")]):
+def python(wanted: Iterable[str]) -> Iterator[Package]:
+    """Python's packages of the environment, with what they need here, for the extras that anything asks for."""
+    found = list(importlib.metadata.distributions(path=[str(site()), str(VENV / "lib/pyrlab")]))
+    required = {item: [Requirement(text) for text in item.requires or []] for item in found}
+    extras: dict[str, set[str]] = {}
+    names = (re.match(r"[A-Za-z0-9][\w.-]*(\[[\w., -]*\])?", text) for text in wanted)
+    asked = [Requirement(name[0]) for name in names if name]
+    for requirement in chain(asked, *required.values()):
+        extras.setdefault(canonical(requirement.name), {""}).update(requirement.extras)
+    for distribution, requirements in required.items():
         about = distribution.metadata
-        needs = {canonical(need) for need in distribution.requires or [] if "extra ==" not in need}
-        yield Package("Python", canonical(about["Name"]), about["Version"], licence_of(about), needs)
+        name = canonical(about["Name"])
+        needs = {
+            canonical(requirement.name)
+            for requirement in requirements
+            if not requirement.marker
+            or any(requirement.marker.evaluate({"extra": extra}) for extra in extras.get(name, {""}))
+        }
+        yield Package("Python", name, about["Version"], licence_of(about), needs)
 
 
 def licence_of(about: importlib.metadata.PackageMetadata) -> str:
@@ -90,11 +114,12 @@ def site() -> Path:
 def r_packages() -> Iterator[tuple[Package, str]]:
     """R's packages, each with the folder it is in."""
     for library in R_LIBRARIES:
-        for path in sorted((ROOT / library[1:]).glob("*/DESCRIPTION")):
-            about = next(iter(r.paragraphs(path.read_text(errors="replace"))))
+        for path in sorted((ROOT / library[1:]).glob("*/Meta/package.rds")):  # of what R calls installed
+            folder = path.parent.parent
+            about = next(iter(r.paragraphs((folder / "DESCRIPTION").read_text(errors="replace"))))
             needs = {need.name for need in r.needs(about)}
             licence = about.get("License", "").strip()
-            yield Package("R", path.parent.name, about["Version"].strip(), licence, needs), str(path.parent)
+            yield Package("R", folder.name, about["Version"].strip(), licence, needs), str(folder)
 
 
 def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -> tuple[int, dict[str, int]]:
@@ -117,6 +142,7 @@ def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -
             package.size += size
         if in_library and in_library is not package:
             in_library.size += size
+            in_library.part_of = package.name if package else ""
         if not package:
             nobodys[path] = size
     return total, nobodys
@@ -138,14 +164,19 @@ def source_of(path: str) -> str:
 
 def explain(packages: dict[tuple[str, str], Package], wanted: dict[tuple[str, str], list[str]], base: str) -> None:
     """Say of every package why it is there."""
+    providers: dict[tuple[str, str], set[str]] = {}
+    for package in packages.values():
+        for name in {package.name, *package.provides}:
+            providers.setdefault((package.ecosystem, name), set()).add(package.name)
     needed: dict[tuple[str, str], set[str]] = {}
     for package in packages.values():
         for need in package.needs:
-            needed.setdefault((package.ecosystem, need), set()).add(package.name)
+            for name in providers.get((package.ecosystem, need), set()) - {package.name}:
+                needed.setdefault((package.ecosystem, name), set()).add(package.name)
     for key, package in packages.items():
         package.why = wanted.get(key, []) + [f"needed by {name}" for name in sorted(needed.get(key, ()))]
         if not package.why:
-            package.why = [base]
+            package.why = [f"part of {package.part_of}" if package.part_of else base]
 
 
 def asked_for(folder: Path) -> dict[tuple[str, str], list[str]]:
@@ -155,8 +186,11 @@ def asked_for(folder: Path) -> dict[tuple[str, str], list[str]]:
         ecosystem, *rest = path.relative_to(folder).parts
         for line in lists.read(path):
             name = re.split(r"[\s=<>!~\[;@]", line.text.rpartition("::")[2])[0].rpartition("/")[2]
-            name = canonical(name) if ecosystem == "Python" else name
-            found.setdefault((ecosystem, name), []).append("/".join(rest))
+            keys = [(ecosystem, canonical(name) if ecosystem == "Python" else name)]
+            if ecosystem == "R":  # which Debian has under another name
+                keys += [("Debian", f"r-{archive}-{name.lower()}") for archive in ("cran", "bioc")]
+            for key in keys:
+                found.setdefault(key, []).append("/".join(rest))
     return found
 
 
@@ -164,9 +198,11 @@ def main() -> None:
     """Write the manifest; see the module's docstring."""
     image, base, folder, layer = sys.argv[1:]
     in_r = list(r_packages())
-    found = [*debian(), *python(), *(package for package, _ in in_r)]
+    wanted = [line.text for path in Path(folder).glob("Python/**/*.txt") for line in lists.read(path)]
+    found = [*debian(), *python(wanted), *(package for package, _ in in_r)]
     packages = {(package.ecosystem, package.name): package for package in reversed(found)}
     total, nobodys = own(packages, {path: package for package, path in in_r})
+    packages["Python", "pyrlab-pdf"].part_of = "pyrlab"
     explain(packages, asked_for(Path(folder)), base)
     shown = [("R", "base"), *(("Python", name) for name in JUPYTER)]
     versions = {"Python": platform.python_version()} | {
@@ -182,7 +218,11 @@ def main() -> None:
         "size": total,
         "nobodys": {"size": sum(nobodys.values()), "files": len(nobodys)},
         "packages": [
-            {name: value for name, value in asdict(packages[key]).items() if name != "needs"}
+            {
+                name: value
+                for name, value in asdict(packages[key]).items()
+                if name not in ("needs", "provides", "part_of")
+            }
             for key in sorted(packages)
         ],
     }

@@ -50,6 +50,8 @@ FETCHED = COMPILED / "archives"  # by sha256: what was fetched before
 NAME = r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]"
 REFERENCE = re.compile(rf"(?:(cran|bioc)::)?({NAME})(?:(?:@?\s*(>=|==)\s*|@)([0-9][0-9.-]*))?")
 GITHUB = re.compile(r"(?:github::)?([\w.-]+)/([\w.-]+)(?:@([\w./-]+))?")
+GITHUB_ADDRESS = "https://github.com"
+FETCHED_FROM = "# R packages that are not from Debian, of repositories "
 NEEDS = re.compile(rf"({NAME}|R)\s*(?:\(\s*(>=|==|>|<=|<)\s*([0-9][0-9.-]*)\s*\))?")
 
 
@@ -98,20 +100,24 @@ class Lock:
 
     fetched: dict[str, Locked] = field(default_factory=dict)
     debian: debs.Versions = field(default_factory=dict)
+    repositories: str = ""  # a digest of what serves the archives; another may have others of the same version
 
     @classmethod
     def read(cls, path: Path) -> Lock:
         """The lock at `path`."""
-        lines = [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
+        text = path.read_text()
+        lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+        repositories = re.search(rf"^{FETCHED_FROM}(\w+)$", text, re.MULTILINE)
         return cls(
             {name: Locked(version, *origin) for name, version, *origin in lines if origin},
             {name: version for name, version, *origin in lines if not origin},
+            repositories[1] if repositories else "",
         )
 
     def write(self, path: Path) -> None:
         """Write the lock to `path`, a package a line."""
         lines = [
-            "# R packages that are not from Debian",
+            f"{FETCHED_FROM}{self.repositories}",
             *(f"{k} {v.version} {v.source} {v.sha256}" for k, v in sorted(self.fetched.items())),
         ]
         lines += ["# Debian packages", *(f"{name} {version}" for name, version in sorted(self.debian.items()))]
@@ -120,7 +126,7 @@ class Lock:
     def kept(self) -> Lock:
         """What of it UPGRADE does not ask to leave."""
         versions = debs.kept({name: locked.version for name, locked in self.fetched.items()})
-        return Lock({name: self.fetched[name] for name in versions}, debs.kept(self.debian))
+        return Lock({name: self.fetched[name] for name in versions}, debs.kept(self.debian), self.repositories)
 
 
 @dataclass
@@ -224,6 +230,15 @@ class Repository:
             return None
 
 
+def commit_of(archive: bytes) -> str:
+    """The commit that an archive says it was made of, as those of git do; empty where it says none."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
+            return tree.pax_headers.get("comment", "")
+    except tarfile.TarError:
+        return ""
+
+
 def described(archive: bytes, url: str, source: str) -> Package:
     """The package in an archive, as its DESCRIPTION says; raises Unreachable where there is none."""
     try:
@@ -259,9 +274,9 @@ class Resolver:
     def want(self, line: lists.Line) -> None:
         """Take in a line of the list and all that it needs, or stop with a sentence about it."""
         if line.text.startswith("url::"):
-            self.want_archive(line.text.removeprefix("url::"), line)
+            self.want_archive(line.text.removeprefix("url::"), line, line.text)
         elif match := GITHUB.fullmatch(line.text):
-            self.want_archive(f"https://github.com/{match[1]}/{match[2]}/archive/{match[3] or 'HEAD'}.tar.gz", line)
+            self.want_commit(f"{GITHUB_ADDRESS}/{match[1]}/{match[2]}/archive", match[3] or "HEAD", line)
         elif match := REFERENCE.fullmatch(line.text):
             source, name, op, version = match.groups()
             need = Need(name, op or "==", version) if version else Need(name)
@@ -270,11 +285,21 @@ class Resolver:
             example = "ggplot2, ggplot2>=3.5, ggplot2@3.5.2, github::owner/repo@ref, bioc::name or url::https://…"
             lists.fail(line, f"'{line.text}' names no R package; write {example}")
 
-    def want_archive(self, url: str, line: lists.Line) -> None:
-        """Take the package whose archive is at `url`."""
-        sha256 = next((locked.sha256 for locked in self.locked.values() if locked.source == line.text), "")
+    def want_commit(self, archives: str, ref: str, line: lists.Line) -> None:
+        """Take the package of a commit: the locked one, or the one that a branch, tag or HEAD names now."""
+        sources = [locked.source.rpartition("#") for locked in self.locked.values()]
+        commit = next((commit for reference, _, commit in sources if reference == line.text), "")
         try:
-            package = described(self.web.get(url, sha256), url, line.text)
+            commit = commit or commit_of(self.web.get(f"{archives}/{ref}.tar.gz"))
+        except Unreachable as error:
+            lists.fail(line, str(error))
+        self.want_archive(f"{archives}/{commit or ref}.tar.gz", line, f"{line.text}#{commit}" if commit else line.text)
+
+    def want_archive(self, url: str, line: lists.Line, source: str) -> None:
+        """Take the package whose archive is at `url`; a lock calls it `source`."""
+        sha256 = next((locked.sha256 for locked in self.locked.values() if locked.source == source), "")
+        try:
+            package = described(self.web.get(url, sha256), url, source)
         except Unreachable as error:
             lists.fail(line, str(error))
         self.fetch(package, line, [self.cran])
@@ -380,6 +405,7 @@ def decide(path: Path, folder: Path, locked: Lock) -> Decision:
     below = {k: v for name in ("base_debs", "r_debs") for k, v in debs.read_lock(folder / f"{name}.lock").items()}
     preferences = debs.preferred(below | locked.debian)
     agent, cran, bioconductor, *built_in = r(ABOUT).splitlines()
+    repositories = hashlib.sha256(f"{agent} {cran} {bioconductor}".encode()).hexdigest()[:16]
     web = Web(agent)
     built = dict(line.split() for line in built_in)
     resolver = Resolver(web, cran, bioconductor, debian_versions(preferences), built, locked.fetched)
@@ -391,7 +417,7 @@ def decide(path: Path, folder: Path, locked: Lock) -> Decision:
     fetched: dict[str, Locked] = {}
     FETCHED.mkdir(parents=True, exist_ok=True)
     for name, package in plan.fetched.items():
-        before = locked.fetched.get(name)
+        before = locked.fetched.get(name) if locked.repositories == repositories else None
         try:
             content = web.get(package.url, before.sha256 if before and before.version == package.version else "")
             archives[name] = repacked(content, name)
@@ -399,7 +425,7 @@ def decide(path: Path, folder: Path, locked: Lock) -> Decision:
             lists.fail(plan.lines[name], f"{name} {package.version} cannot be had: {error}")
         fetched[name] = Locked(package.version, package.source, hashlib.sha256(content).hexdigest())
         (FETCHED / fetched[name].sha256).write_bytes(content)
-    lock = Lock(fetched, debs.simulate(debian, preferences, path.name) if debian else {})
+    lock = Lock(fetched, debs.simulate(debian, preferences, path.name) if debian else {}, repositories)
     return Decision(plan, lock, debian, preferences, archives)
 
 

@@ -1,0 +1,136 @@
+"""What is in an image: its manifest, the lists of its packages, and the size of its layers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+from pyrlab.docker import ROOT, Problem, docker, inspect
+
+Manifest = dict[str, Any]  # as docker/build/manifest.py writes it
+Versions = dict[tuple[str, str], str]  # of packages, by ecosystem and name
+
+PATH = "/usr/share/pyrlab/manifest.json"  # in every image
+LISTS = "packages"  # the folder with a list of packages for each image, which git keeps
+
+
+def manifest_of(image: str) -> Manifest:
+    """The manifest of an image in the engine's store, and its digest; raises Problem where there is none."""
+    stored = inspect("image", image)
+    if not stored:
+        raise Problem(f"there is no image {image}; make build makes it")
+    found: Manifest = json.loads(docker("run", "--rm", "--network=none", "--entrypoint=cat", image, PATH))
+    return found | {"digest": stored["Id"]}
+
+
+def versions(manifest: Manifest) -> Versions:
+    """The packages of a manifest."""
+    return {(package["ecosystem"], package["name"]): package["version"] for package in manifest["packages"]}
+
+
+def own_packages(manifest: Manifest, parent: Manifest | None) -> list[dict[str, Any]]:
+    """The packages that an image has and its parent has not, or in another version."""
+    above = versions(parent) if parent else {}
+    return [p for p in manifest["packages"] if above.get((p["ecosystem"], p["name"])) != p["version"]]
+
+
+def spellings(package: str) -> set[str]:
+    """The names of the packages that a user may mean: of Python's any spelling will do, R's may be Debian's."""
+    python = re.sub(r"[-_.]+", "-", package).lower()
+    return {package, python, f"r-cran-{package.lower()}", f"r-bioc-{package.lower()}"}
+
+
+def write_list(name: str, manifest: Manifest, parent: Manifest | None) -> None:
+    """Write the list of an image's own packages, a line each, so that git shows what has changed."""
+    rows = [f"{p['ecosystem']} {p['name']} {p['version']}\n" for p in own_packages(manifest, parent)]
+    path = ROOT / LISTS / f"{name}.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(rows))
+
+
+def read_list(text: str) -> Versions:
+    """The packages of such a list."""
+    rows = (line.split() for line in text.splitlines())
+    return {(ecosystem, name): version for ecosystem, name, version in rows}
+
+
+def layer_sizes(*images: str) -> dict[str, int]:
+    """The bytes of each layer of some images, by the layer's digest, as the engine's store has them: compressed."""
+    if not images:
+        return {}
+    with subprocess.Popen(["docker", "image", "save", *images], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        return {layer: size for saved in read_archive(process.stdout) for layer, size in saved.layers.items()}
+
+
+class Saved:
+    """An image in an archive."""
+
+    def __init__(self, entry: dict[str, Any], config: dict[str, Any], sizes: dict[str, int]) -> None:
+        self.config = config
+        self.last = entry["Layers"][-1]  # the archive's name for the layer on top
+        self.digests: tuple[str, ...] = tuple(config["rootfs"]["diff_ids"])
+        self.layers = dict(zip(self.digests, (sizes[path] for path in entry["Layers"]), strict=True))
+
+
+def read_archive(stream: IO[bytes]) -> list[Saved]:
+    """The images in an archive of docker save, read once from front to end; raises Problem where it is none."""
+    sizes: dict[str, int] = {}
+    documents: dict[str, Any] = {}
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                sizes[member.name] = member.size
+                file = archive.extractfile(member) if member.size < 1 << 20 else None
+                content = file.read() if file else b""
+                if content.startswith((b"{", b"[")):
+                    documents[member.name] = json.loads(content)
+        return [Saved(entry, documents[entry["Config"]], sizes) for entry in documents["manifest.json"]]
+    except (tarfile.TarError, KeyError, ValueError) as error:
+        raise Problem("this is no archive of docker save") from error
+
+
+def manifest_in(path: Path, saved: Saved) -> Manifest:
+    """The manifest of an image in the archive `path`; raises Problem where there is none.
+
+    It is in the layer on top, of which this makes an image of its own, for BuildKit knows every compression.
+    """
+    with tarfile.open(path) as archive:
+        file = archive.extractfile(saved.last)
+        assert file is not None
+        layer = file.read()
+    kinds = {b"\x28\xb5\x2f\xfd": "+zstd", b"\x1f\x8b": "+gzip"}
+    kind = next((kind for magic, kind in kinds.items() if layer.startswith(magic)), "")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        blobs = folder / "layout/blobs/sha256"
+        blobs.mkdir(parents=True)
+
+        def blob(content: bytes, media: str) -> dict[str, Any]:
+            digest = hashlib.sha256(content).hexdigest()
+            (blobs / digest).write_bytes(content)
+            media = f"application/vnd.oci.image.{media}"
+            return {"mediaType": media, "digest": f"sha256:{digest}", "size": len(content)}
+
+        config = {key: saved.config[key] for key in ("architecture", "os")}
+        config["rootfs"] = {"type": "layers", "diff_ids": saved.digests[-1:]}
+        image = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": blob(json.dumps(config).encode(), "config.v1+json"),
+            "layers": [blob(layer, f"layer.v1.tar{kind}")],
+        }
+        manifest = blob(json.dumps(image).encode(), "manifest.v1+json")
+        (folder / "layout/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+        (folder / "layout/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        (folder / "Dockerfile").write_text(f"FROM scratch\nCOPY --from=saved {PATH} /\n")
+        context = f"--build-context=saved=oci-layout://{folder}/layout@{manifest['digest']}"
+        docker("buildx", "build", "--quiet", context, f"--output={folder}", "--file", f"{folder}/Dockerfile", name)
+        found: Manifest = json.loads((folder / "manifest.json").read_text())
+        return found

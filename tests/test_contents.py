@@ -1,0 +1,209 @@
+"""What is in the images is known: manifests, lists of packages, standard documents, and what differs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import CHANGED, NAMES, ROOT, TAG, docker, layers, run_make
+from pyrlab.build import PARENT
+
+# What a package manager itself says is installed, a line each: name and version.
+ASKED = {
+    "Debian": ["dpkg-query", "--show", "--showformat", "${Package} ${Version}\n"],
+    "Python": ["python", "-m", "pip", "list", "--format=freeze"],
+    "R": ["Rscript", "-e", "x <- installed.packages()[, c('Package', 'Version')]; writeLines(paste(x[, 1], x[, 2]))"],
+}
+
+# Of every file but folders once, however many names it has.
+DISK_USAGE = "find / -xdev -not -type d -printf '%i %s\n' | sort -u | awk '{ sum += $2 } END { print sum }'"
+
+
+def manifest(name: str, tag: str = TAG) -> dict[str, Any]:
+    """The manifest in an image."""
+    found: dict[str, Any] = json.loads(docker("run", "--rm", f"{name}:{tag}", "cat", "/usr/share/pyrlab/manifest.json"))
+    return found
+
+
+def versions(name: str, ecosystem: str) -> dict[str, str]:
+    """The packages that a manifest has of an ecosystem."""
+    return {p["name"]: p["version"] for p in manifest(name)["packages"] if p["ecosystem"] == ecosystem}
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize(
+    ("name", "ecosystem"),
+    [("pyrlab-base", "Debian"), ("pylab", "Python"), ("rlab", "Debian"), ("rlab", "Python"), ("rlab", "R")],
+)
+def test_manifest_has_what_is_installed(name: str, ecosystem: str) -> None:
+    """The manifest names exactly the packages that dpkg, pip or R name, in their versions."""
+    said = docker("run", "--rm", f"{name}:{TAG}", *ASKED[ecosystem])
+    installed = dict(re.split(r"==| ", line, maxsplit=1) for line in said.splitlines())
+    if ecosystem == "Python":
+        installed = {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in installed.items()}
+    assert versions(name, ecosystem) == installed
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_byte_is_accounted_for(name: str) -> None:
+    """Nearly all of an image belongs to packages whose sizes add up, and each of them is there for a reason."""
+    found = manifest(name)
+    size = sum(package["size"] for package in found["packages"])
+    assert found["nobodys"]["size"] < found["size"] / 100
+    assert size >= found["size"] - found["nobodys"]["size"]
+    unpacked = int(docker("run", "--rm", "--user=0", f"{name}:{TAG}", "sh", "-c", DISK_USAGE))
+    assert abs(unpacked - found["size"]) < found["size"] / 300  # what no layer of ours keeps, as debconf's cache
+    assert [package["name"] for package in found["packages"] if not package["why"]] == []
+
+
+@pytest.mark.usefixtures("images")
+def test_why() -> None:
+    """A package is there because a list names it, because another needs it, or because the Python image has it."""
+    why = {(p["ecosystem"], p["name"]): p["why"] for p in manifest("rlab")["packages"]}
+    assert "r_packages.txt" in why["R", "ggplot2"]
+    assert "needed by ggplot2" in why["R", "rlang"]
+    assert "base_debs.txt" in why["Debian", "git"]
+    assert "pyrlab-base/jupyter.txt" in why["Python", "jupyterlab"]
+    assert "requirements.txt" in {p["name"]: p["why"] for p in manifest("pylab")["packages"]}["pandas"]
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_blamed_on_others(name: str, debian: Path) -> None:
+    """Only what the Python image brings is said to come from it."""
+    with tarfile.open(debian) as archive:
+        file = archive.extractfile("./var/lib/dpkg/status")
+        assert file is not None
+        brought = re.findall(r"^Package: (\S+)$", file.read().decode(), re.MULTILINE)
+    found = manifest(name)
+    assert found["base"].startswith("Debian ")
+    unexplained = {(p["ecosystem"], p["name"]) for p in found["packages"] if p["why"] == [found["base"]]}
+    assert unexplained <= {("Debian", package) for package in brought}
+
+
+@pytest.mark.usefixtures("images")
+def test_asked_for_one_package() -> None:
+    """With P, make manifest shows a package in every image that has it, and nothing else."""
+    shown = run_make(ROOT, "manifest", P="JupyterLab pandas")
+    assert shown.returncode == 0, shown.stderr
+    images = re.findall(rf"^([\w-]+):{TAG} sha256:[0-9a-f]{{64}}$", shown.stdout, re.MULTILINE)
+    assert images == [*NAMES]
+    version = re.escape(versions("pylab", "Python")["pandas"])
+    assert (
+        len(re.findall(rf"^pandas +Python +{version} +[\d.]+ MB  BSD.*  requirements.txt", shown.stdout, re.MULTILINE))
+        == 1
+    )
+    assert len(re.findall(r"^\S+ +Python ", shown.stdout, re.MULTILINE)) == len(NAMES) + 1
+
+
+@pytest.mark.usefixtures("images")
+def test_asked_for_nothing_there() -> None:
+    """A package that no image has is not passed over."""
+    shown = run_make(ROOT, "manifest", P="pandsa")
+    assert shown.returncode != 0
+    assert "pyrlab: no image has a package named pandsa" in shown.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lists_of_packages(name: str, changed: Path) -> None:
+    """After a build, the checkout's lists say what each image has and its parent has not."""
+    above = (
+        {(p["ecosystem"], p["name"]): p["version"] for p in manifest(PARENT[name], CHANGED)["packages"]}
+        if name in PARENT
+        else {}
+    )
+    own = [
+        f"{p['ecosystem']} {p['name']} {p['version']}"
+        for p in manifest(name, CHANGED)["packages"]
+        if above.get((p["ecosystem"], p["name"])) != p["version"]
+    ]
+    assert (changed / f"packages/{name}.txt").read_text().splitlines() == own
+
+
+@pytest.mark.usefixtures("images")
+def test_standard_formats(checkout: Path) -> None:
+    """Other tools read what is in an image as CycloneDX and SPDX, which say the same as the manifest."""
+    made = run_make(checkout, "sbom")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines() == sorted(f"sbom/{name}.{kind}.json" for name in NAMES for kind in ("cdx", "spdx"))
+    packages = {f"{p['name']} {p['version']}" for p in manifest("rlab")["packages"]}
+    cyclonedx = json.loads((checkout / "sbom/rlab.cdx.json").read_text())
+    assert {f"{component['name']} {component['version']}" for component in cyclonedx["components"]} == packages
+    assert cyclonedx["metadata"]["component"]["version"] == docker(
+        "image", "inspect", f"rlab:{TAG}", "--format={{.Id}}"
+    )
+    needs = {entry["ref"]: entry.get("dependsOn", []) for entry in cyclonedx["dependencies"]}
+    [ggplot2] = [ref for ref in needs if ref.startswith("pkg:cran/ggplot2@")]
+    assert [ref for ref in needs[ggplot2] if ref.startswith("pkg:cran/rlang@")]
+    spdx = json.loads((checkout / "sbom/rlab.spdx.json").read_text())
+    assert {f"{package['name']} {package['versionInfo']}" for package in spdx["packages"][1:]} == packages
+
+
+def differences(checkout: Path, before: str, after: str) -> str:
+    """What make diff says."""
+    run = run_make(checkout, "diff", A=before, B=after)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_two_tags(changed: Path) -> None:
+    """Between two builds, every image tells what came, went and changed, what it shares, and what it costs to pull."""
+    said = differences(changed, TAG, CHANGED)
+    parts = dict(re.findall(r"^([\w-]+): (.*(?:\n.+)*)", said, re.MULTILINE))
+    assert [*parts] == [*NAMES]
+    added = {"pyrlab-base": ("tree", "Debian"), "pylab": ("cowsay", "Python"), "rlab": ("docopt", "R")}
+    for name, (package, ecosystem) in added.items():
+        assert re.search(rf"^{package} +{ecosystem} +\(new\) → \S+ +\+\d+\.\d MB$", parts[name], re.MULTILINE)
+    assert re.search(r"^duckdb +Python +\S+ → \S+ +[+-]", parts["pylab"], re.MULTILINE)
+    assert parts["rlab-base"].splitlines()[1] == "the same packages as its parent's"
+    for name, part in parts.items():
+        [(shared, count, pulled)] = re.findall(r"(\d+) of (\d+) layers shared, ([\d.]+) MB to pull", part)
+        before, after = layers(f"{name}:{TAG}"), layers(f"{name}:{CHANGED}")
+        assert (int(shared), int(count)) == (sum(layer in before for layer in after), len(after))
+        assert 0 < float(pulled) < 100
+
+
+def test_an_archive(changed: Path, tmp_path: Path) -> None:
+    """An archive of docker save is compared as the image that it was made of."""
+    archive = tmp_path / "base.tar"
+    docker("image", "save", "--output", str(archive), f"pyrlab-base:{CHANGED}")
+    before = sorted(docker("image", "ls", "--all", "--no-trunc").splitlines())
+    compared = differences(changed, f"pyrlab-base:{TAG}", str(archive))
+    assert compared == differences(changed, f"pyrlab-base:{TAG}", f"pyrlab-base:{CHANGED}")
+    assert "\ntree " in compared
+    assert sorted(docker("image", "ls", "--all", "--no-trunc").splitlines()) == before
+
+
+def test_a_revision(changed: Path, tmp_path: Path) -> None:
+    """A git revision stands for the lists of packages that it has."""
+    lists = tmp_path / "pyrlab/packages"
+    subprocess.run(["cp", "-r", str(changed), str(lists.parent)], check=True)
+
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
+        subprocess.run(["git", *who, *arguments], cwd=lists.parent, check=True, capture_output=True)
+
+    git("init")
+    git("add", "packages")
+    git("commit", "--message=After")
+    kept = [line for line in (lists / "pylab.txt").read_text().splitlines() if not line.startswith("Python cowsay")]
+    (lists / "pylab.txt").write_text("\n".join([*kept, "Python mooing 1.0", ""]))
+    git("commit", "--all", "--message=Before")
+    said = differences(lists.parent, "HEAD", "HEAD^")
+    assert re.search(r"^pylab\ncowsay  Python  \(new\) → \S+\nmooing  Python +1.0 → \(gone\)\n", said, re.MULTILINE)
+    assert differences(lists.parent, "HEAD^", CHANGED).count("the same packages") == len(NAMES)
+
+
+@pytest.mark.usefixtures("images")
+def test_what_is_nothing(checkout: Path) -> None:
+    """What is neither build nor revision is named."""
+    run = run_make(checkout, "diff", A="nonesuch", B=TAG)
+    assert run.returncode != 0
+    assert "pyrlab: nonesuch is no tag, image or archive here, nor a git revision that has packages/" in run.stderr
