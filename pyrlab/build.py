@@ -31,10 +31,10 @@ BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
 NEW = ".new"  # ends the tag of what is built until everything is
 LABEL = "org.pyrlab.inputs"
 # BuildKit at times drops a snapshot that another of several builds at a time still needs (seen in 0.13; mended
-# upstream in moby/buildkit#6820), and gives up where it cannot write a build's history within 20 seconds, as
-# while a slow disk takes in a large image.
+# upstream in moby/buildkit#6820), gives up where it cannot write a build's history within 20 seconds, as while a
+# slow disk takes in a large image, and where the one of two builds that a step of both came with has ended.
 LOST = r"snapshot (\S+) does not exist"
-STUMBLE = rf"{LOST}|DeadlineExceeded"
+STUMBLE = rf"{LOST}|DeadlineExceeded|no active sessions"
 ARCHIVE = CACHE / "pyrlab-debian.tar"  # the Python image as bootstrapped from Debian's archive
 
 # What an image is made of besides its parent and its locks; a change of any is a reason to build.

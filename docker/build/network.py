@@ -51,7 +51,8 @@ def connect() -> None:
             os.environ |= {name: value, name.upper(): value}
     if CA.exists():
         os.environ |= dict.fromkeys(TRUST, str(CA))
-    os.environ |= index_settings()
+    if index := index_settings():
+        os.environ |= {**index, "UV_HTTP_TIMEOUT": "120"}  # seconds; a cache fetches before it answers
     if settings := apt_settings():
         config = MEMORY / "pyrlab-apt.conf"
         config.write_text("".join(f"{line};\n" for line in settings))

@@ -24,7 +24,7 @@ main._pypi_ixconfig_default["mirror_no_project_list"] = True
 init.init()
 EOF
     fi
-    options=(--serverdir /cache/pip --host 0.0.0.0 --port "$port" --restrict-modify root --request-timeout 60)
+    options=(--serverdir /cache/pip --host 0.0.0.0 --port "$port" --restrict-modify root --request-timeout 30) # sooner than uv's patience
     exec devpi-server "${options[@]}"
     ;;
 esac
