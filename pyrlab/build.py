@@ -31,9 +31,10 @@ BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
 NEW = ".new"  # ends the tag of what is built until everything is
 LABEL = "org.pyrlab.inputs"
 # BuildKit at times drops a snapshot that another of several builds at a time still needs (seen in 0.13; mended
-# upstream in moby/buildkit#6820), gives up where it cannot write a build's history within 20 seconds, as while a
-# slow disk takes in a large image, and where the one of two builds that a step of both came with has ended.
+# upstream in moby/buildkit#6820), gives up where it cannot write a target's history within 20 seconds, as while the
+# machine is busy with the next (moby/buildkit#3966), and where the build that a shared step came with has ended.
 LOST = r"snapshot (\S+) does not exist"
+PAUSE = 5  # seconds, for what keeps it busy to get on
 STUMBLE = rf"{LOST}|DeadlineExceeded|no active sessions"
 ARCHIVE = CACHE / "pyrlab-debian.tar"  # the Python image as bootstrapped from Debian's archive
 
@@ -223,7 +224,7 @@ def bake(targets: list[str], progress: Progress, environment: dict[str, str], *o
         if attempts > 1 and re.search(STUMBLE, words):
             for snapshot in set(re.findall(LOST, words)):
                 forget_snapshot(snapshot)
-            os.sync()  # what a slow disk has yet to take in is what BuildKit's deadline passed over
+            time.sleep(PAUSE)
             progress.forget(STUMBLE)
             bake(targets, progress, environment, *options, attempts=attempts - 1)
             return
@@ -310,7 +311,8 @@ def stale_locks(names: list[str], python: str) -> list[str]:
     return [
         name
         for name in locks.NAMES
-        if name in needed and locks.Lock.read(staged, name).inputs != locks.inputs(name, staged, python)
+        if name in needed
+        and locks.Lock.read(staged, name).inputs != locks.inputs(name, staged, python, locks.wanted(name))
     ]
 
 
@@ -319,14 +321,16 @@ def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool =
 
     `upgrade` has the packages, or * for all, that need not stay as locked; for it, or if `forced`, none is skipped.
     """
+    lines = {name: locks.wanted(name) for name in locks.NAMES}  # a list may be edited while it is resolved
+    needed = {lock for name in names for lock in LOCKS[name]}
     for group in (locks.NAMES[:-1], locks.NAMES[-1:]):
-        stale = group if upgrade or forced else [lock for lock in stale_locks(names, now.python) if lock in group]
-        targets = sorted({TARGETS[lock] for lock in stale})
+        stale = needed if upgrade or forced else stale_locks(names, now.python)
+        targets = sorted({TARGETS[lock] for lock in group if lock in stale})
         if targets:
             bake(targets, now.progress, {**now.environment, "UPGRADE": upgrade, "STAMP": str(time.time_ns())})
         for lock in group:
             if TARGETS[lock] in targets:
-                locks.seal(lock, now.python)
+                locks.seal(lock, now.python, lines[lock])
 
 
 def survey(names: list[str], python: str) -> tuple[list[Image], list[str]]:
@@ -378,17 +382,22 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
     changes = locks.changes(ROOT, locks.STAGED)
     with ThreadPoolExecutor(1) as pool:
         try:
-            # Every layer of every image, in parallel where the graph allows, while what is ready is written.
-            if stale:
-                layers = pool.submit(bake, stale, now.progress, now.environment, "--set=*.output=type=cacheonly")
+            # Every layer of every image, in parallel where the graph allows, while what is ready is written. A child's
+            # layers include its parent's, and where only one image is stale, writing it is all there is to do.
+            if len(stale) > 1:
+                leaves = [name for name in stale if not any(PARENT.get(child) == name for child in stale)]
+                layers = pool.submit(bake, leaves, now.progress, now.environment, "--set=*.output=type=cacheonly")
                 write_outdated(images, now, layers)
                 layers.result()
+            else:
+                write_outdated(images, now)
             approve(images)
-            written = [image for image in images if image.written]
+            manifests = {image.name: contents.manifest_of(image.tag) for image in images if stale}
             for image in images:
                 publish(image)
             locks.publish()
-            list_packages(written)
+            for name, manifest in manifests.items():
+                contents.write_list(name, manifest, manifests.get(PARENT.get(name, "")))
             now.progress.erase()
             for note in [*now.progress.notes(), *locks.notes(changes)]:
                 print(f"pyrlab: {note}", file=sys.stderr)
@@ -399,13 +408,6 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
     return images
 
 
-def list_packages(images: list[Image]) -> None:
-    """Write the lists of what is in new images."""
-    for image in images:
-        parent = contents.manifest_of(image.parent.tag) if image.parent else None
-        contents.write_list(image.name, contents.manifest_of(image.tag), parent)
-
-
 def outdated(image: Image) -> list[str]:
     """Why `image` is not what its inputs and its parent would give now; empty where it is."""
     if image.parent:
@@ -413,10 +415,10 @@ def outdated(image: Image) -> list[str]:
     return reasons(image)
 
 
-def write_outdated(images: list[Image], now: Session, layers: Future[None]) -> None:
+def write_outdated(images: list[Image], now: Session, layers: Future[None] | None = None) -> None:
     """Write the images that are outdated, parents first: a child is only if its parent came out otherwise."""
     for image in images:
-        if layers.done():
+        if layers and layers.done():
             layers.result()  # raises what went wrong elsewhere
         if why := outdated(image):
             write(image, why, now)

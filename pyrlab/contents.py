@@ -25,7 +25,10 @@ def manifest_of(image: str) -> Manifest:
     stored = inspect("image", image)
     if not stored:
         raise Problem(f"there is no image {image}; make build makes it")
-    found: Manifest = json.loads(docker("run", "--rm", "--network=none", "--entrypoint=cat", image, PATH))
+    text = docker("run", "--rm", "--network=none", "--entrypoint=cat", image, PATH, check=False)
+    if not text:
+        raise Problem(f"{image} has no manifest, as images had none once; make build gives it one")
+    found: Manifest = json.loads(text)
     return found | {"digest": stored["Id"]}
 
 
@@ -61,12 +64,13 @@ def read_list(text: str) -> Versions:
 
 
 def layer_sizes(*images: str) -> dict[str, int]:
-    """The bytes of each layer of some images, by the layer's digest, as the engine's store has them: compressed."""
+    """The bytes of each layer of some images, by the layer's digest: compressed, but in a classic image store."""
     if not images:
         return {}
     with subprocess.Popen(["docker", "image", "save", *images], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        return {layer: size for saved in read_archive(process.stdout) for layer, size in saved.layers.items()}
+        found = read_archive(process.stdout, "what the engine saved")
+        return {layer: size for saved in found for layer, size in saved.layers.items()}
 
 
 class Saved:
@@ -79,8 +83,8 @@ class Saved:
         self.layers = dict(zip(self.digests, (sizes[path] for path in entry["Layers"]), strict=True))
 
 
-def read_archive(stream: IO[bytes]) -> list[Saved]:
-    """The images in an archive of docker save, read once from front to end; raises Problem where it is none."""
+def read_archive(stream: IO[bytes], name: str) -> list[Saved]:
+    """The images in the archive `name` of docker save, read once from front to end; raises Problem where it is none."""
     sizes: dict[str, int] = {}
     documents: dict[str, Any] = {}
     try:
@@ -93,7 +97,7 @@ def read_archive(stream: IO[bytes]) -> list[Saved]:
                     documents[member.name] = json.loads(content)
         return [Saved(entry, documents[entry["Config"]], sizes) for entry in documents["manifest.json"]]
     except (tarfile.TarError, KeyError, ValueError) as error:
-        raise Problem("this is no archive of docker save") from error
+        raise Problem(f"{name} is no archive of docker save") from error
 
 
 def manifest_in(path: Path, saved: Saved) -> Manifest:

@@ -64,7 +64,7 @@ def from_archive(path: Path) -> dict[str, Build]:
     """The images in an archive of docker save."""
     builds: dict[str, Build] = {}
     with path.open("rb") as stream:
-        images = contents.read_archive(stream)
+        images = contents.read_archive(stream, path.name)
     for saved in images:
         manifest = contents.manifest_in(path, saved)
         builds[manifest["image"]] = replace(described(manifest), layers=saved.digests, compressed=saved.layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import re
 import shutil
 from dataclasses import dataclass
@@ -52,8 +53,8 @@ class Lock:
         content = text[header.end() :] if header else ""
         if not header or digest(content) != header[2]:
             raise Problem(
-                f"{path.name} is not as make lock wrote it; take it back with git checkout {path.name}, "
-                f"or remove it and type make lock"
+                f"{path.name} is not as make lock wrote it; take the committed one back with "
+                f"git checkout HEAD -- {path.name}, and make lock adds what the lists have besides"
             )
         return cls(name, header[1], header[3] or "", content)
 
@@ -66,20 +67,30 @@ class Lock:
         )
 
     def versions(self) -> Versions:
-        """The version of every package."""
+        """The version of every package, and the Python image's digest."""
         found: Versions = {}
         ecosystem = ECOSYSTEMS[self.name]
+        if self.python:
+            image, version = re.split(r"@sha256:| (?=\w+$)", self.python, maxsplit=1)
+            found["image", image] = version[:12]
         for line in self.content.splitlines():
             if line.startswith("#"):
                 ecosystem = "Debian" if line == "# Debian packages" else ecosystem
             elif match := re.match(r"([\w.+:-]+)(?:==| @ | )([^\s;]+)", line):
-                found[ecosystem, match[1]] = match[2]
+                commit = re.search(r"#(\w{7})\w* \w+$", line)
+                found[ecosystem, match[1]] = match[2] + (f" ({commit[1]})" if commit and ecosystem == "R" else "")
         return found
 
 
-def inputs(name: str, folder: Path, python: str) -> str:
-    """A digest of what a lock would be resolved from now: the packages of its lists, settings, other locks."""
-    parts = [line for path in LISTS[name] for line in packages(ROOT / path)]
+def wanted(name: str) -> list[str]:
+    """What the lists of a lock ask for now."""
+    return [line for path in LISTS[name] for line in packages(ROOT / path)]
+
+
+def inputs(name: str, folder: Path, python: str, lines: list[str]) -> str:
+    """A digest of what a lock is resolved from: the `lines` of its lists, settings, other locks, the processor."""
+    parts = list(lines)
+    parts += [] if name == "requirements" else [platform.machine().replace("arm64", "aarch64")]  # as macOS says it
     parts += [f"{setting}={parameter(setting)}" for setting in SETTINGS.get(name, ())]
     parts += [Lock.read(folder, other).content for other in RESTS_ON.get(name, ())]
     parts += [python] if name == "base_debs" else []
@@ -101,10 +112,10 @@ def stage() -> None:
         lock.write(STAGED)
 
 
-def seal(name: str, python: str) -> None:
-    """Give a lock that was made its header."""
+def seal(name: str, python: str, lines: list[str]) -> None:
+    """Give a lock that was made of `lines` its header."""
     content = (STAGED / f"{name}.lock").read_text()
-    Lock(name, inputs(name, STAGED, python), python if name == "base_debs" else "", content).write(STAGED)
+    Lock(name, inputs(name, STAGED, python, lines), python if name == "base_debs" else "", content).write(STAGED)
 
 
 def publish() -> None:

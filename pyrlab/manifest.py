@@ -11,6 +11,7 @@ import shutil
 import sys
 from typing import Any
 
+from pyrlab import locks
 from pyrlab.build import INPUTS, PARENT, alone, bake, choose_python, session, tag_of
 from pyrlab.contents import Manifest, manifest_of, own_packages, spellings
 from pyrlab.docker import CACHE, ROOT, Problem, inspect, run_main
@@ -73,6 +74,7 @@ def sbom() -> None:
     MANIFESTS.mkdir(parents=True)
     for name, manifest in manifests().items():
         (MANIFESTS / f"{name}.json").write_text(json.dumps(manifest))
+    locks.stage()
     with session(*choose_python()) as now:
         bake(["sbom"], now.progress, now.environment)
     print("\n".join(str(path.relative_to(ROOT)) for path in sorted(SBOM.glob("*.json"))))

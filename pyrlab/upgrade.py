@@ -50,7 +50,7 @@ def lock() -> None:
 def outdated() -> None:
     """Print what an upgrade would change."""
     check_lists()
-    source, python = choose_python()
+    source, python = choose_python(refresh=True)
     locks.stage()
     with session(source, python) as now:
         make_locks([*INPUTS], now, "*")
@@ -73,7 +73,7 @@ def upgrade(packages: list[str]) -> None:
             build([], " ".join(sorted(chosen)) or "*", approve)
         changes = locks.changes(Path(folder), ROOT)
     print(locks.table(changes) or "everything is up to date")
-    if changes:
+    if changes or sum(fetched):
         print(f"to be pulled by those who have the images of before: {megabytes(sum(fetched))}")
 
 

@@ -74,7 +74,10 @@ def test_changed_by_hand(lock: locks.Lock, tmp_path: Path, old: str, new: str) -
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(Problem) as refused:
         locks.Lock.read(tmp_path, lock.name)
-    way_out = "take it back with git checkout base_debs.lock, or remove it and type make lock"
+    way_out = (
+        "take the committed one back with git checkout HEAD -- base_debs.lock, "
+        "and make lock adds what the lists have besides"
+    )
     assert str(refused.value) == f"base_debs.lock is not as make lock wrote it; {way_out}"
 
 
@@ -100,30 +103,41 @@ def test_changes(tmp_path: Path) -> None:
     """Between two sets of locks, what came, went and changed is told by ecosystem."""
     old, new = tmp_path / "old", tmp_path / "new"
     contents = {
-        old: {"requirements": SECTIONS, "r_packages": "# R\nglue 1.7 cran 12\n# Debian packages\nr-cran-zoo 1.8-13\n"},
+        old: {
+            "base_debs": "",
+            "requirements": SECTIONS,
+            "r_packages": f"# R\nglue 1.7 cran 12\nown 1 own/own#{'a' * 40} 14\n# Debian packages\nr-cran-zoo 1.8-13\n",
+        },
         new: {
+            "base_debs": "",
             "requirements": SECTIONS.replace("==1.8.3", "==1.8.4").replace("sha256:2\n", "sha256:9\n"),
-            "r_packages": "# R\nglue 1.8 cran 13\n# Debian packages\nr-cran-zoo 1.8-14\nlibgsl28 2.8\n",
+            "r_packages": f"# R\nglue 1.8 cran 13\nown 1 own/own#{'b' * 40} 15\n# Debian packages\nr-cran-zoo 1.8-14\n"
+            "libgsl28 2.8\n",
         },
     }
     for folder, sets in contents.items():
         folder.mkdir()
         for name, content in sets.items():
-            locks.Lock(name, "0123456789abcdef", "", content).write(folder)
+            python = f"python:3.14@sha256:{folder.name:0<64}" if name == "base_debs" else ""
+            locks.Lock(name, "0123456789abcdef", python, content).write(folder)
     found = locks.changes(old, new)
     assert found == [
         locks.Change("Debian", "libgsl28", "", "2.8"),
         locks.Change("Debian", "r-cran-zoo", "1.8-13", "1.8-14"),
         locks.Change("Python", "send2trash", "1.8.3", "1.8.4"),
         locks.Change("R", "glue", "1.7", "1.8"),
+        locks.Change("R", "own", "1 (aaaaaaa)", "1 (bbbbbbb)"),
+        locks.Change("image", "python:3.14", "old000000000", "new000000000"),
     ]
     assert locks.table(found).splitlines() == [
-        "libgsl28    Debian   (new) → 2.8",
-        "r-cran-zoo  Debian  1.8-13 → 1.8-14",
-        "send2trash  Python   1.8.3 → 1.8.4",
-        "glue        R          1.7 → 1.8",
+        "libgsl28     Debian         (new) → 2.8",
+        "r-cran-zoo   Debian        1.8-13 → 1.8-14",
+        "send2trash   Python         1.8.3 → 1.8.4",
+        "glue         R                1.7 → 1.8",
+        "own          R        1 (aaaaaaa) → 1 (bbbbbbb)",
+        "python:3.14  image   old000000000 → new000000000",
     ]
-    assert locks.notes(found) == [
+    assert locks.notes(found[:4]) == [
         "locked libgsl28 2.8, r-cran-zoo 1.8-14 (was 1.8-13), send2trash 1.8.4 (was 1.8.3), glue 1.8 (was 1.7)"
     ]
     assert locks.changes(old, old) == []

@@ -26,6 +26,7 @@ CRAN = [
     ("rlang", "1.1.6", ""),
     ("tomorrow", "1.0", "Depends: R (>= 5.0.0)"),
     ("broken", "1.0", "Imports: nowhere"),
+    ("modern", "1.0", "Imports: gbm (>= 2.2)"),
 ]
 
 
@@ -42,9 +43,10 @@ def archive(name: str, version: str, needs: str, folder: str = "", commit: str =
 
 @pytest.fixture
 def cran(tmp_path: Path) -> Iterator[WebServer]:
-    """A CRAN-shaped repository with the packages of CRAN, and older ones in its archive."""
+    """A CRAN-shaped repository with the packages of CRAN, and others in its archive."""
     contrib = tmp_path / "src/contrib"
-    for name, version, needs in (("ggplot2", "3.4.4", "Imports: rlang"), ("gbm", "2.1.9", "Imports: lattice")):
+    replaced = [("ggplot2", "3.4.4", "Imports: rlang"), ("gbm", "2.1.9", "Imports: lattice"), ("retired", "1.0", "")]
+    for name, version, needs in replaced:
         (contrib / "Archive" / name).mkdir(parents=True)
         (contrib / f"Archive/{name}/{name}_{version}.tar.gz").write_bytes(archive(name, version, needs))
     for name, version, needs in CRAN:
@@ -59,9 +61,7 @@ def cran(tmp_path: Path) -> Iterator[WebServer]:
 def resolve(url: str, *texts: str, locked: dict[str, r.Locked] | None = None) -> r.Plan:
     """What a list of these lines would come to."""
     resolver = r.Resolver(r.Web(AGENT), url, url, DEBIAN, BUILT_IN, locked)
-    for number, text in enumerate(texts, start=1):
-        resolver.want(lists.Line(text, "r_packages.txt", number))
-    return resolver.plan
+    return resolver.want_all([lists.Line(text, "r_packages.txt", number) for number, text in enumerate(texts, start=1)])
 
 
 def versions(plan: r.Plan) -> dict[str, str]:
@@ -114,6 +114,18 @@ def test_a_locked_version_stays(cran: WebServer, line: str, locked: str, version
     """What is locked is taken, from among the replaced ones too, as long as it is there and will do."""
     plan = resolve(cran.url, line, locked={"gbm": r.Locked(locked, "cran", "")})
     assert versions(plan)["gbm"] == version
+
+
+def test_a_retired_package_stays(cran: WebServer) -> None:
+    """What is locked can still be had when the repository has no current version of it any more."""
+    assert versions(resolve(cran.url, "retired", locked={"retired": r.Locked("1.0", "cran", "")})) == {"retired": "1.0"}
+
+
+def test_a_locked_version_gives_way(cran: WebServer) -> None:
+    """What only the lock asks for does not stand in the way of a new line, and nothing else moves for it."""
+    locked = {name: r.Locked(version, "cran", "") for name, version in (("gbm", "2.1.9"), ("lattice", "0.22-7"))}
+    plan = resolve(cran.url, "gbm", "modern", locked=locked)
+    assert versions(plan) == {"gbm": "2.2.2", "lattice": "0.22-7", "modern": "1.0"}
 
 
 def test_an_archive_by_its_address(cran: WebServer) -> None:

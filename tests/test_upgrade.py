@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import NAMES, docker, forge, run_make, tagged
+from conftest import NAMES, ROOT, TAG, docker, forge, run_make, tagged
 from pyrlab import locks
 from servers import serve_files
 
@@ -58,11 +59,11 @@ def in_pylab(code: str) -> str:
 
 def set_list(checkout: Path, *lines: str) -> None:
     """Let requirements.txt ask for `lines` besides what it asks for here."""
-    listed = (Path(__file__).parent.parent / "requirements.txt").read_text()
+    listed = (ROOT / "requirements.txt").read_text()
     (checkout / "requirements.txt").write_text(listed + "".join(f"{line}\n" for line in lines))
 
 
-VERSION = "from importlib.metadata import version; print(version('cowsay'))"
+VERSION = "from importlib.metadata import version; print(version('pyfiglet'))"
 
 
 @pytest.mark.usefixtures("own_images")
@@ -72,27 +73,27 @@ def test_upgrade(checkout: Path) -> None:
     assert succeeded(make(checkout, "lock")) == "the locks are up to date\n"
     assert state(checkout) == before
 
-    set_list(checkout, "cowsay<6")
+    set_list(checkout, "pyfiglet<1")
     built = make(checkout, "build")
-    assert "pyrlab: locked cowsay 5.0" in succeeded(built) + built.stderr
+    [locked_version] = re.findall(r"^pyrlab: locked pyfiglet (\S+)$", succeeded(built) + built.stderr, re.MULTILINE)
     old = in_pylab(VERSION)
-    assert old == "5.0"
+    assert old == locked_version
 
-    set_list(checkout, "cowsay  # any version")
+    set_list(checkout, "pyfiglet  # any version")
     locked = state(checkout)
     assert succeeded(make(checkout, "lock")) == "the locks are up to date\n"
-    assert "\ncowsay==5.0 \\\n" in (checkout / "requirements.lock").read_text()
+    assert f"\npyfiglet=={old} \\\n" in (checkout / "requirements.lock").read_text()
 
     outdated = succeeded(make(checkout, "outdated"))
-    [new] = re.findall(rf"^cowsay +Python +{re.escape(old)} → (\S+)$", outdated, re.MULTILINE)
+    [new] = re.findall(rf"^pyfiglet +Python +{re.escape(old)} → (\S+)$", outdated, re.MULTILINE)
     assert state(checkout)[:4] == locked[:4]
 
-    upgraded = succeeded(make(checkout, "upgrade", P="cowsay")).splitlines()
-    assert upgraded[0] == f"cowsay  Python  {old} → {new}"
+    upgraded = succeeded(make(checkout, "upgrade", P="pyfiglet")).splitlines()
+    assert upgraded[0] == f"pyfiglet  Python  {old} → {new}"
     [fetched] = re.findall(r"^to be pulled by those who have the images of before: ([\d.]+) MB$", upgraded[1])
     assert 0 < float(fetched) < 1
     assert in_pylab(VERSION) == new
-    assert f"\ncowsay=={new} \\\n" in (checkout / "requirements.lock").read_text()
+    assert f"\npyfiglet=={new} \\\n" in (checkout / "requirements.lock").read_text()
 
 
 @pytest.mark.usefixtures("own_images")
@@ -158,3 +159,58 @@ def test_what_cannot_be_imported(checkout: Path, gateway: str, tmp_path: Path) -
         said = refusal(make(checkout, "upgrade", P="brittle"))
     assert said == "pyrlab: nothing was upgraded, since brittle cannot be imported: RuntimeError: 7"
     assert state(checkout) == before
+
+
+# Each with its version and what it needs.
+ARCHIVE = [
+    ("liba", "1", ""),
+    ("liba", "2", ""),
+    ("liba-dev", "2", "liba (= 2)"),
+    ("app", "1", "liba"),
+    ("app", "2", "liba"),
+]
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [("app", {"app": "1", "liba": "1"}), ("app liba-dev", {"app": "1", "liba": "2", "liba-dev": "2"})],
+    ids=["stays", "gives-way"],
+)
+def test_a_locked_debian_version_gives_way(asked: str, expected: dict[str, str], tmp_path: Path) -> None:
+    """Only what a new package needs otherwise leaves its locked version, where Debian's archive has two."""
+    entries = (
+        f"Package: {name}\nVersion: {version}\nArchitecture: all\nDepends: {needs}\nFilename: ./{name}.deb\nSize: 1\n"
+        f"SHA256: {'0' * 64}\nDescription: test\n"
+        for name, version, needs in ARCHIVE
+    )
+    (tmp_path / "Packages").write_text("\n".join(entries).replace("Depends: \n", ""))
+    code = f"import debs; print(debs.simulate({asked.split()}, dict(app='1', liba='1'), 'base_debs.txt'))"
+    script = f"""
+        rm -rf /etc/apt/sources.list.d/*
+        echo 'deb [trusted=yes] file:/archive ./' >/etc/apt/sources.list
+        apt-get update --quiet=2
+        PYTHONPATH=/tools python3 -c "{code}" """
+    mounts = [f"--volume={ROOT}/docker/build:/tools:ro", f"--volume={tmp_path}:/archive:ro"]
+    said = docker("run", "--rm", "--user=0", "--entrypoint=sh", *mounts, f"pyrlab-base:{TAG}", "-euc", script)
+    assert ast.literal_eval(said.splitlines()[-1]) == expected
+
+
+@pytest.mark.usefixtures("own_images")
+def test_a_branch(checkout: Path, gateway: str, tmp_path: Path) -> None:
+    """A branch of a git repository is locked to its commit."""
+    repository = tmp_path / "brittle.git"
+    work = tmp_path / "work"
+    (work / "brittle").mkdir(parents=True)
+    (work / "brittle/__init__.py").touch()
+    (work / "pyproject.toml").write_text('[project]\nname = "brittle"\nversion = "1.0"\n')
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
+    for command in (["init"], ["add", "."], ["commit", "--message=First"], ["clone", "--bare", ".", str(repository)]):
+        subprocess.run(["git", *who, *command], cwd=work, check=True, capture_output=True)
+    subprocess.run(["git", "update-server-info"], cwd=repository, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=work, check=True, capture_output=True, text=True).stdout
+    with serve_files(tmp_path, host=gateway) as server:
+        url = f"git+{server.url}/brittle.git"
+        set_list(checkout, f"brittle @ {url}")
+        assert "brittle" in succeeded(make(checkout, "lock"))
+    assert f"\nbrittle @ {url}@{head.strip()}\n" in (checkout / "requirements.lock").read_text()

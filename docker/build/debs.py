@@ -62,10 +62,16 @@ def preferred(versions: Versions) -> list[str]:
     return [f"--option=Dir::Etc::Preferences={preferences}"]
 
 
-def simulate(names: list[str], preferences: list[str], whose: str) -> Versions:
-    """What apt would install for packages that are known, dependencies and upgrades included."""
-    command = [*INSTALL, *preferences, "--simulate", *names]
+def simulate(names: list[str], keep: Versions, whose: str) -> Versions:
+    """What apt would install for packages that are known, dependencies and upgrades included.
+
+    The versions to `keep` stay, but for those that apt says are in the way, or all where it does not say which.
+    """
+    command = [*INSTALL, *preferred(keep), "--simulate", *names]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode and keep:
+        blocking = {*re.findall(r"[\w.+-]+", done.stdout)} & keep.keys()
+        return simulate(names, {name: keep[name] for name in keep.keys() - (blocking or keep)}, whose)
     if done.returncode:
         print(done.stdout)
         sys.exit(f"pyrlab: apt could not install the packages of {whose}; apt's own words stand above")
@@ -117,10 +123,10 @@ def lock_of(folder: Path, paths: list[Path]) -> Path:
 def lock(previous: Path, folder: Path, images: list[list[Path]]) -> None:
     """Write the locks of the lists of each of `images`, parents first."""
     update()
-    preferences = preferred(kept({k: v for paths in images for k, v in read_lock(lock_of(previous, paths)).items()}))
+    keep = kept({k: v for paths in images for k, v in read_lock(lock_of(previous, paths)).items()})
     below: Versions = {}
     for paths in images:
-        found = simulate([*below, *texts(paths)], preferences, paths[-1].name)
+        found = simulate([*below, *texts(paths)], keep | below, paths[-1].name)
         write_lock(lock_of(folder, paths), {k: v for k, v in found.items() if below.get(k) != v})
         below = found
 
@@ -130,11 +136,11 @@ def install_locked(folder: Path, images: list[list[Path]]) -> None:
     update()
     locks = [lock_of(folder, paths) for paths in images]
     locked = read_lock(locks[-1])
-    preferences = preferred({k: v for path in locks for k, v in read_lock(path).items()})
+    keep = {k: v for path in locks for k, v in read_lock(path).items()}
     names, whose = texts(images[-1]), images[-1][-1].name
-    if (found := simulate(names, preferences, whose)) != locked:
+    if (found := simulate(names, keep, whose)) != locked:
         sys.exit(moved(locks[-1], locked, found))
-    install(names, whose, *preferences)
+    install(names, whose, *preferred(keep))
 
 
 def main() -> None:

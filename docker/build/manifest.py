@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 
 import layers
 import lists
@@ -31,6 +31,7 @@ from wheels import canonical
 ROOT = Path("/")
 VENV = Path("/opt/venv")
 R_LIBRARIES = ("/usr/local/lib/R/site-library", "/usr/lib/R/site-library", "/usr/lib/R/library")
+PARTS = ("bin/[ip]*", "include/python*/**/*", "lib/libpython*", "lib/pkgconfig/*", "lib/python*/**/*", "share/man/**/*")
 JUPYTER = ("jupyterlab", "notebook", "jupyter-server", "ipykernel")
 
 
@@ -77,22 +78,38 @@ def copyright_of(name: str) -> str:
 def python(wanted: Iterable[str]) -> Iterator[Package]:
     """Python's packages of the environment, with what they need here, for the extras that anything asks for."""
     found = list(importlib.metadata.distributions(path=[str(site()), str(VENV / "lib/pyrlab")]))
-    required = {item: [Requirement(text) for text in item.requires or []] for item in found}
+    required = {item: [requirement(text) for text in item.requires or []] for item in found}
     extras: dict[str, set[str]] = {}
-    names = (re.match(r"[A-Za-z0-9][\w.-]*(\[[\w., -]*\])?", text) for text in wanted)
-    asked = [Requirement(name[0]) for name in names if name]
-    for requirement in chain(asked, *required.values()):
-        extras.setdefault(canonical(requirement.name), {""}).update(requirement.extras)
+    asked = [requirement(name) for name in map(named, wanted) if name]
+    for need in chain(asked, *required.values()):
+        extras.setdefault(canonical(need.name), {""}).update(need.extras)
     for distribution, requirements in required.items():
         about = distribution.metadata
         name = canonical(about["Name"])
         needs = {
-            canonical(requirement.name)
-            for requirement in requirements
-            if not requirement.marker
-            or any(requirement.marker.evaluate({"extra": extra}) for extra in extras.get(name, {""}))
+            canonical(need.name)
+            for need in requirements
+            if not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in extras.get(name, {""}))
         }
         yield Package("Python", name, about["Version"], licence_of(about), needs)
+
+
+def requirement(text: str) -> Requirement:
+    """A requirement; where it is older than today's rules for them, which uv forgives, its name."""
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        return Requirement(re.match(r"[\w.-]+", text)[0])  # type: ignore[index]
+
+
+def named(line: str) -> str:
+    """The package, with its extras, that a line of a list names; of an address, what it is probably called after."""
+    text = line.rpartition("::")[2]
+    if repository := re.match(r"[\w.-]+/([\w.-]+)", text):
+        return repository[1]
+    if re.match(r"[\w+]+://", text):
+        text = re.split(r"[_-]\d|\.git\b|[@?#]", text.rpartition("/")[2])[0]
+    return re.match(r"[\w.-]*(\[[\w., -]*\])?", text)[0]  # type: ignore[index]
 
 
 def licence_of(about: importlib.metadata.PackageMetadata) -> str:
@@ -135,9 +152,10 @@ def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -
         if entry.status.st_nlink > 1:
             seen.add(entry.status.st_ino)
         total += size
-        in_library = next((folders[str(parent)] for parent in Path(path).parents if str(parent) in folders), None)
+        library = path.startswith(R_LIBRARIES) and next((at for at in R_LIBRARIES if path.startswith(f"{at}/")), "")
+        in_library = folders.get("/".join(path.split("/")[: library.count("/") + 2])) if library else None
         debian = packages.get(("Debian", owners.get(path, "").partition(":")[0]))
-        package = debian or in_library or packages.get(("Python", recorded.get(source_of(path), "")))
+        package = debian or in_library or packages.get(recorded.get(source_of(path), ("", "")))
         if package:
             package.size += size
         if in_library and in_library is not package:
@@ -148,13 +166,17 @@ def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -
     return total, nobodys
 
 
-def records() -> Iterator[tuple[str, str]]:
-    """Every file that a wheel has brought, with the wheel's name."""
-    for record in site().glob("*.dist-info/RECORD"):
+def records() -> Iterator[tuple[str, tuple[str, str]]]:
+    """Every file that a wheel, or a Python that is not Debian's, has brought, with the ecosystem and the name."""
+    folder = site()
+    for record in folder.glob("*.dist-info/RECORD"):
         name = canonical(record.parent.name.partition("-")[0])
         for row in record.read_text().splitlines():
             path = row.rsplit(",", 2)[0].strip('"')
-            yield str((site() / path).resolve() if ".." in path else site() / path), name
+            yield os.path.normpath(f"{folder}/{path}"), ("Python", name)
+    for pattern in PARTS if sys.base_prefix != "/usr" else ():
+        for file in Path(sys.base_prefix).glob(pattern):
+            yield str(file), ("base", "python")
 
 
 def source_of(path: str) -> str:
@@ -185,7 +207,7 @@ def asked_for(folder: Path) -> dict[tuple[str, str], list[str]]:
     for path in sorted(folder.rglob("*.txt")):
         ecosystem, *rest = path.relative_to(folder).parts
         for line in lists.read(path):
-            name = re.split(r"[\s=<>!~\[;@]", line.text.rpartition("::")[2])[0].rpartition("/")[2]
+            name = line.text.partition("=")[0] if ecosystem == "Debian" else named(line.text)
             keys = [(ecosystem, canonical(name) if ecosystem == "Python" else name)]
             if ecosystem == "R":  # which Debian has under another name
                 keys += [("Debian", f"r-{archive}-{name.lower()}") for archive in ("cran", "bioc")]
@@ -200,6 +222,8 @@ def main() -> None:
     in_r = list(r_packages())
     wanted = [line.text for path in Path(folder).glob("Python/**/*.txt") for line in lists.read(path)]
     found = [*debian(), *python(wanted), *(package for package, _ in in_r)]
+    if sys.base_prefix != "/usr":
+        found.append(Package("base", "python", platform.python_version(), "PSF-2.0"))
     packages = {(package.ecosystem, package.name): package for package in reversed(found)}
     total, nobodys = own(packages, {path: package for package, path in in_r})
     packages["Python", "pyrlab-pdf"].part_of = "pyrlab"

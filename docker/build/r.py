@@ -32,7 +32,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,16 @@ class Web:
             self.contents[url] = stored.read_bytes() if stored.is_file() else self.fetch(url)
         return self.contents[url]
 
+    def keep(self, content: bytes) -> str:
+        """Store what was fetched for builds to come; its checksum."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        stored = FETCHED / sha256
+        if not stored.exists():
+            part = FETCHED / f"{sha256}.part"
+            part.write_bytes(content)
+            part.rename(stored)
+        return sha256
+
     def fetch(self, url: str) -> bytes:
         """The content at `url`; raises Unreachable."""
         request = urllib.request.Request(url, headers={"User-Agent": self.agent})
@@ -218,14 +228,16 @@ class Repository:
                 self.packages[name] = Package(name, version, needs(entry), url, self.source)
         return self.packages
 
-    def find(self, need: Need) -> Package | None:
+    def find(self, need: Need, sha256: str = "") -> Package | None:
         """The package that meets `need`: the current one, or of an exact version the archived one."""
         current = self.all().get(need.name)
-        if current is None or need.met_by(current.version) or need.op != "==":
-            return current if current and need.met_by(current.version) else None
+        if current and need.met_by(current.version):
+            return current
+        if need.op != "==":
+            return None
         url = f"{self.contrib}/Archive/{need.name}/{need.name}_{need.version}.tar.gz"
         try:
-            return described(self.web.get(url), url, self.source)
+            return described(self.web.get(url, sha256), url, self.source)
         except Unreachable:
             return None
 
@@ -253,6 +265,10 @@ def described(archive: bytes, url: str, source: str) -> Package:
         raise Unreachable(f"{url} is no archive of an R package") from error
 
 
+class Outgrown(Exception):
+    """A package, by name, that is needed otherwise than locked."""
+
+
 class Resolver:
     """Decides where each package comes from."""
 
@@ -267,9 +283,21 @@ class Resolver:
     ) -> None:
         self.web = web
         self.cran, self.bioconductor = Repository(cran, web, "cran"), Repository(bioconductor, web, "bioc")
-        self.locked = locked or {}  # what stays as it is where it meets all needs
+        self.locked = dict(locked or {})  # what stays as it is where it meets all needs
         self.debian, self.built_in = debian, built_in  # versions by name; of Debian's by lower-case name
         self.plan = Plan()
+
+    def want_all(self, lines: list[lists.Line]) -> Plan:
+        """Where everything comes from that a list asks for; stops with a sentence about a line that cannot be had."""
+        while True:
+            self.plan = Plan()
+            try:
+                for line in lines:
+                    self.want(line)
+            except Outgrown as outgrown:
+                del self.locked[str(outgrown)]
+            else:
+                return self.plan
 
     def want(self, line: lists.Line) -> None:
         """Take in a line of the list and all that it needs, or stop with a sentence about it."""
@@ -314,6 +342,8 @@ class Resolver:
             lists.fail(line, f"{by} needs {need}, but this R is {self.built_in['R']}")
         if fetched := self.plan.fetched.get(name):
             if not need.met_by(fetched.version):
+                if name in self.locked:
+                    raise Outgrown(name)
                 lists.fail(line, f"'{need}'{whose} contradicts {name} {fetched.version}, which another line needs")
             return
         ours = self.debian.get(name.lower())
@@ -346,7 +376,7 @@ class Resolver:
         locked = self.locked.get(need.name)
         if not locked or locked.source != repository.source or not need.met_by(locked.version):
             return repository.find(need)
-        return repository.find(Need(need.name, "==", locked.version)) or repository.find(need)
+        return repository.find(Need(need.name, "==", locked.version), locked.sha256) or repository.find(need)
 
     def fetch(self, package: Package, line: lists.Line, repositories: list[Repository]) -> None:
         """Take `package`, and what it needs."""
@@ -394,7 +424,7 @@ class Decision:
     plan: Plan
     lock: Lock
     debian: list[str]  # the packages that apt is asked for
-    preferences: list[str]
+    keep: debs.Versions  # what apt is to leave as it is
     archives: dict[str, bytes]
 
 
@@ -403,30 +433,29 @@ def decide(path: Path, folder: Path, locked: Lock) -> Decision:
     wanted = lists.read(path)
     debs.update()
     below = {k: v for name in ("base_debs", "r_debs") for k, v in debs.read_lock(folder / f"{name}.lock").items()}
-    preferences = debs.preferred(below | locked.debian)
+    keep = below | locked.debian
     agent, cran, bioconductor, *built_in = r(ABOUT).splitlines()
     repositories = hashlib.sha256(f"{agent} {cran} {bioconductor}".encode()).hexdigest()[:16]
+    before = locked.fetched
+    if locked.repositories != repositories:  # what has the same version need not be the same file
+        before = {name: replace(package, sha256="") for name, package in before.items()}
     web = Web(agent)
     built = dict(line.split() for line in built_in)
-    resolver = Resolver(web, cran, bioconductor, debian_versions(preferences), built, locked.fetched)
-    for line in wanted:
-        resolver.want(line)
-    plan = resolver.plan
+    plan = Resolver(web, cran, bioconductor, debian_versions(debs.preferred(keep)), built, before).want_all(wanted)
     debian = debian_packages(plan.debian, debs.known_packages())
     archives: dict[str, bytes] = {}
     fetched: dict[str, Locked] = {}
     FETCHED.mkdir(parents=True, exist_ok=True)
     for name, package in plan.fetched.items():
-        before = locked.fetched.get(name) if locked.repositories == repositories else None
+        known = before.get(name)
         try:
-            content = web.get(package.url, before.sha256 if before and before.version == package.version else "")
+            content = web.get(package.url, known.sha256 if known and known.version == package.version else "")
             archives[name] = repacked(content, name)
         except (Unreachable, tarfile.TarError) as error:
             lists.fail(plan.lines[name], f"{name} {package.version} cannot be had: {error}")
-        fetched[name] = Locked(package.version, package.source, hashlib.sha256(content).hexdigest())
-        (FETCHED / fetched[name].sha256).write_bytes(content)
-    lock = Lock(fetched, debs.simulate(debian, preferences, path.name) if debian else {}, repositories)
-    return Decision(plan, lock, debian, preferences, archives)
+        fetched[name] = Locked(package.version, package.source, web.keep(content))
+    lock = Lock(fetched, debs.simulate(debian, keep, path.name) if debian else {}, repositories)
+    return Decision(plan, lock, debian, keep, archives)
 
 
 def write_lock(folder: Path, path: Path, target: Path) -> None:
@@ -448,7 +477,7 @@ def resolve(folder: Path, path: Path, repository: Path) -> None:
             problem = f"{source} is not what {file.name} has; if it is to be trusted, type make upgrade P={name}"
             lists.fail(plan.lines[name], problem)
     if decision.debian:
-        debs.install(decision.debian, path.name, *decision.preferences)
+        debs.install(decision.debian, path.name, *debs.preferred(decision.keep))
     contrib = repository / "src/contrib"
     contrib.mkdir(parents=True)
     for name, package in plan.fetched.items():

@@ -72,7 +72,8 @@ def explain(words: str, wanted: list[lists.Line]) -> str:
             lists.fail(line, f"'{line.text}' is not a requirement pip would understand")
     found = [line for line in wanted if re.search(rf"(?<![\w.-]){re.escape(canonical(line.text))}(?![\w-])", words)]
     lines = " and ".join(f"{line.list} line {line.number} ('{line.text}')" for line in found)
-    return f"pyrlab: the Python packages of {lines or 'the lists'} cannot be had together: {words}"
+    problem = "cannot be had together" if "No solution found" in words else "cannot be resolved"
+    return f"pyrlab: the Python packages of {lines or 'the lists'} {problem}: {words}"
 
 
 def check_extras(words: str, wanted: list[lists.Line]) -> None:
@@ -89,7 +90,7 @@ SUPPORTED = """\
 environments = ["sys_platform == 'linux'"]
 """
 PYTHON = (3, 13)  # Debian's, and the oldest that is supported
-EVERYWHERE = re.compile(r" (and|;) sys_platform == 'linux'(?= )")
+EVERYWHERE = re.compile(r" (and|;) sys_platform == 'linux'(?= |$)", re.MULTILINE)
 KINDS = {"shared": "in all images", "pylab": "in pylab"}  # of layers, and what a lock says of their packages
 
 
@@ -111,11 +112,16 @@ def lock(jupyter: Path, requirements: Path, previous: Path, target: Path) -> Non
         (folder / name).write_text("".join(f"{line.text}\n" for line in lines))
     draft = folder / "draft.txt"
     shutil.copy(previous, draft)  # uv keeps to what it finds there
-    upgrades = os.environ.get("UPGRADE", "").split()
-    upgrade = ["--upgrade"] if "*" in upgrades else [f"--upgrade-package={name}" for name in upgrades]
+    upgrades = {*os.environ.get("UPGRADE", "").split()}
+    chosen = sorted(upgrades & blocks(previous.read_text()).keys())
+    upgrade = ["--upgrade"] if "*" in upgrades else [f"--upgrade-package={name}" for name in chosen]
     every = [line for lines in wanted.values() for line in lines]
+    if any("git+" in line.text for line in every):
+        debs.update()
+        debs.install(["git"], requirements.name)
     resolve(every, [*wanted], draft, "--generate-hashes", *upgrade)
-    resolve(every, [jupyter.name], folder / "shared.txt", "--constraints", draft)
+    # Of this, uv has heard all there is to know.
+    resolve(every, [jupyter.name], folder / "shared.txt", "--constraints", draft, "--offline")
     packages = blocks(EVERYWHERE.sub("", draft.read_text()))
     shared = blocks((folder / "shared.txt").read_text())
     sections = {

@@ -41,8 +41,10 @@ def url_of(package: Manifest) -> PackageURL:
             return PackageURL("deb", "debian", package["name"], package["version"])
         case "Python":
             return PackageURL("pypi", None, package["name"], package["version"])
-        case _:
+        case "R":
             return PackageURL("cran", None, package["name"], package["version"])
+        case _:
+            return PackageURL("generic", None, package["name"], package["version"])
 
 
 def declared(licence: str) -> LicenseExpression | spdx.SpdxNoAssertion:
