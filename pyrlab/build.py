@@ -283,7 +283,7 @@ class Session:
 def session(source: str, python: str) -> Iterator[Session]:
     """Get ready to build from the Python image `source`; raises Problem where a proxy is in the way."""
     check()
-    if source == "target:debian":
+    if source == "target:debian" and not ARCHIVE.exists():
         python = bootstrap()
     (CACHE / "Dockerfile").write_text(dockerfile.whole())
     stage_lists()
@@ -392,12 +392,12 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
             else:
                 write_outdated(images, now)
             approve(images)
-            manifests = {image.name: contents.manifest_of(image.tag) for image in images if stale}
+            lists = {image.name: package_list(image) for image in images if image.written}
             for image in images:
                 publish(image)
             locks.publish()
-            for name, manifest in manifests.items():
-                contents.write_list(name, manifest, manifests.get(PARENT.get(name, "")))
+            for name, packages in lists.items():
+                contents.write_list(name, packages)
             now.progress.erase()
             for note in [*now.progress.notes(), *locks.notes(changes)]:
                 print(f"pyrlab: {note}", file=sys.stderr)
@@ -406,6 +406,12 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
                 if image.written:
                     docker("image", "rm", image.tag, check=False)
     return images
+
+
+def package_list(image: Image) -> str:
+    """The list of the packages that `image` has and its parent has not."""
+    parent = contents.manifest_of(image.parent.tag) if image.parent else None
+    return contents.package_list(contents.manifest_of(image.tag), parent)
 
 
 def outdated(image: Image) -> list[str]:

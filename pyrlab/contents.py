@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -25,11 +26,16 @@ def manifest_of(image: str) -> Manifest:
     stored = inspect("image", image)
     if not stored:
         raise Problem(f"there is no image {image}; make build makes it")
-    text = docker("run", "--rm", "--network=none", "--entrypoint=cat", image, PATH, check=False)
-    if not text:
+    if not (text := manifest_text(stored["Id"])):
         raise Problem(f"{image} has no manifest, as images had none once; make build gives it one")
     found: Manifest = json.loads(text)
     return found | {"digest": stored["Id"]}
+
+
+@functools.cache
+def manifest_text(digest: str) -> str:
+    """The manifest's file in the image of a digest; empty where it has none."""
+    return docker("run", "--rm", "--network=none", "--entrypoint=cat", digest, PATH, check=False)
 
 
 def versions(manifest: Manifest) -> Versions:
@@ -49,12 +55,16 @@ def spellings(package: str) -> set[str]:
     return {package, python, f"r-cran-{package.lower()}", f"r-bioc-{package.lower()}"}
 
 
-def write_list(name: str, manifest: Manifest, parent: Manifest | None) -> None:
-    """Write the list of an image's own packages, a line each, so that git shows what has changed."""
-    rows = [f"{p['ecosystem']} {p['name']} {p['version']}\n" for p in own_packages(manifest, parent)]
+def package_list(manifest: Manifest, parent: Manifest | None) -> str:
+    """The list of an image's own packages, a line each, so that git shows what has changed."""
+    return "".join(f"{p['ecosystem']} {p['name']} {p['version']}\n" for p in own_packages(manifest, parent))
+
+
+def write_list(name: str, packages: str) -> None:
+    """Write the list of an image's own packages where git keeps it."""
     path = ROOT / LISTS / f"{name}.txt"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(rows))
+    path.write_text(packages)
 
 
 def read_list(text: str) -> Versions:
