@@ -91,7 +91,7 @@ def test_upgrade(checkout: Path) -> None:
     upgraded = succeeded(make(checkout, "upgrade", P="pyfiglet")).splitlines()
     assert upgraded[0] == f"pyfiglet  Python  {old} → {new}"
     [fetched] = re.findall(r"^to be pulled by those who have the images of before: ([\d.]+) MB$", upgraded[1])
-    assert 0 < float(fetched) < 1
+    assert 0 < float(fetched) < 10  # of 600
     assert in_pylab(VERSION) == new
     assert f"\npyfiglet=={new} \\\n" in (checkout / "requirements.lock").read_text()
 
