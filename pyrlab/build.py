@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
 NEW = ".new"  # ends the tag of what is built until everything is
 LABEL = "org.pyrlab.inputs"
 # BuildKit at times drops a snapshot that another of several builds at a time still needs (seen in 0.13; mended
-# upstream in moby/buildkit#6820), gives up where it cannot write a target's history within 20 seconds, as while the
-# machine is busy with the next (moby/buildkit#3966), and where the build that a shared step came with has ended.
+# upstream in moby/buildkit#6820), and gives up where the build that a shared step came with has ended. It also says
+# that a build has failed whose results are all there, where a busy disk lets it not write how they came about within
+# 20 seconds (moby/buildkit#3966).
 LOST = r"snapshot (\S+) does not exist"
+NO_HISTORY = "DeadlineExceeded"
+STUMBLE = rf"{LOST}|{NO_HISTORY}|no active sessions"
 PAUSE = 5  # seconds, for what keeps it busy to get on
-STUMBLE = rf"{LOST}|DeadlineExceeded|no active sessions"
 ARCHIVE = CACHE / "pyrlab-debian.tar"  # the Python image as bootstrapped from Debian's archive
 
 # What an image is made of besides its parent and its locks; a change of any is a reason to build.
@@ -69,7 +72,6 @@ LISTS = {  # of what an image has and its parent has not, by ecosystem
 }
 STAGED_LISTS = CACHE / "lists"
 TARGETS = {"requirements": "lock-python", "base_debs": "lock-debian", "r_debs": "lock-debian", "r_packages": "lock-r"}
-SETTINGS = {"rlab": ["CRAN", "BIOC"]}  # parameters that an image depends on
 MOVED = r"\w+\.lock: .*; type make lock"
 PARENT = {"pylab": "pyrlab-base", "rlab-base": "pyrlab-base", "rlab": "rlab-base"}
 
@@ -121,7 +123,7 @@ def inputs_of(name: str) -> dict[str, str]:
         content = locks.Lock.read(locks.STAGED, lock).content
         section = locks.SHARED.search(content) if name == "pyrlab-base" else None
         inputs[f"{lock}.lock"] = locks.digest(re.sub(r"(?m)^\s*#.*\n", "", section[1] if section else content))
-    for setting in SETTINGS.get(name, []):
+    for setting in chain.from_iterable(locks.SETTINGS.get(lock, ()) for lock in LOCKS[name]):
         if value := parameter(setting):
             inputs[setting] = hashlib.sha256(value.encode()).hexdigest()[:16]  # it may hold a password
     return inputs
@@ -209,10 +211,18 @@ def bootstrap() -> str:
     return f"Debian {digest(ARCHIVE)}"
 
 
-def bake(targets: list[str], progress: Progress, environment: dict[str, str], *options: str, attempts: int = 5) -> None:
+def bake(
+    targets: list[str],
+    progress: Progress,
+    environment: dict[str, str],
+    *options: str,
+    done: Callable[[], bool] = lambda: False,
+    attempts: int = 5,
+) -> None:
     """Run bake on `targets`; raises Problem with the sentence of pyrlab's own tools where one failed.
 
-    Where BuildKit itself stumbled, it is asked again: what is done by then counts.
+    Where BuildKit itself stumbled, it is asked again: what is done by then counts. It is not where it has no history to
+    show, and `done` says that nothing else is wanting.
     """
     command = [*BAKE, "--progress=rawjson", *options, *targets]
     # Targets that others start from need no image of their own in the store.
@@ -221,12 +231,16 @@ def bake(targets: list[str], progress: Progress, environment: dict[str, str], *o
         assert process.stderr is not None
         words = "\n".join(progress.follow(process.stderr))
     if process.returncode:
+        if re.search(NO_HISTORY, words) and done():
+            progress.forget(NO_HISTORY)
+            return
         if attempts > 1 and re.search(STUMBLE, words):
             for snapshot in set(re.findall(LOST, words)):
                 forget_snapshot(snapshot)
             time.sleep(PAUSE)
             progress.forget(STUMBLE)
-            bake(targets, progress, environment, *options, attempts=attempts - 1)
+            progress.log.write(f"--- again: {' '.join(targets)}\n")
+            bake(targets, progress, environment, *options, done=done, attempts=attempts - 1)
             return
         raise Problem(progress.failure())
 
@@ -386,7 +400,8 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
             # layers include its parent's, and where only one image is stale, writing it is all there is to do.
             if len(stale) > 1:
                 leaves = [name for name in stale if not any(PARENT.get(child) == name for child in stale)]
-                layers = pool.submit(bake, leaves, now.progress, now.environment, "--set=*.output=type=cacheonly")
+                options = "--set=*.output=type=cacheonly"  # which leaves to the writing what it does not get done
+                layers = pool.submit(bake, leaves, now.progress, now.environment, options, done=lambda: True)
                 write_outdated(images, now, layers)
                 layers.result()
             else:
@@ -433,7 +448,12 @@ def write_outdated(images: list[Image], now: Session, layers: Future[None] | Non
 def write(image: Image, why: list[str], now: Session) -> None:
     """Build `image` and put it into the engine's store beside the one before."""
     tag = parameter("TAG", "latest") + NEW
-    bake([image.name], now.progress, {**now.environment, "TAG": tag, "INPUTS": json.dumps(image.inputs)})
+    environment = {**now.environment, "TAG": tag, "INPUTS": json.dumps(image.inputs)}
+
+    def done() -> bool:
+        return built_from(inspect("image", tag_of(image.name) + NEW)) == image.inputs
+
+    bake([image.name], now.progress, environment, done=done)
     image.written = True
     image.why = why
     image.seconds = now.progress.seconds(image.name)

@@ -55,7 +55,7 @@ class Progress:
         self.images = images
         self.live = sys.stderr.isatty()
         log.parent.mkdir(exist_ok=True)
-        self.log = log.open("w")
+        self.log = log.open("w", buffering=1)  # lines as they come, for who looks on
         self.names: dict[str, str] = {}  # of vertexes, by digest
         self.started: dict[str, float] = {}
         self.completed: dict[str, float] = {}

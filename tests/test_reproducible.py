@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import zstandard
 from conftest import CHANGED, NAMES, TAG, Clean, docker, layers
 from pyrlab.build import PARENT
 
+HISTORY = 22  # seconds, two more than BuildKit gives the writing of its history
 Docker = Callable[..., str]  # the output of a docker command, here or on another engine
 
 
@@ -64,6 +68,24 @@ def test_clean_build_agrees(clean: Clean, name: str, tmp_path: Path) -> None:
         pytest.fail("\n".join(differences(image, docker, clean.engine.docker, tmp_path)))
     ids = {engine("image", "inspect", image, "--format", "{{.Id}}") for engine in (docker, clean.engine.docker)}
     assert len(ids) == 1
+
+
+def test_busy_disk(clean: Clean) -> None:
+    """An image is built all the same where the disk lets BuildKit not write in time how it came about."""
+    engine, tag, log = clean.engine, "busy", clean.checkout / ".cache/build.log"
+    engine.docker("tag", f"pyrlab-base:{CHANGED}", f"pyrlab-base:{tag}")
+    log.write_text("")
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(engine.make, clean.checkout, "build_pylab", TAG=tag)
+        while not re.search(r"^--- .* s from .*: \[pylab\] exporting to image$", log.read_text(), re.MULTILINE):
+            assert not building.done(), building.result()
+        with engine.frozen():
+            time.sleep(HISTORY)
+        built = building.result()
+    assert built.returncode == 0, built.stderr
+    assert "DeadlineExceeded" in log.read_text()
+    assert "--- again" not in log.read_text()  # which may fail likewise
+    assert layers(f"pylab:{tag}", engine.docker) == layers(f"pylab:{CHANGED}", engine.docker)
 
 
 def differences(image: str, here: Docker, there: Docker, folder: Path) -> list[str]:
