@@ -49,10 +49,14 @@ def own_packages(manifest: Manifest, parent: Manifest | None) -> list[dict[str, 
     return [p for p in manifest["packages"] if above.get((p["ecosystem"], p["name"])) != p["version"]]
 
 
+def canonical(package: str) -> str:
+    """The one spelling of a Python package's name under which indexes, locks and manifests have it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
 def spellings(package: str) -> set[str]:
     """The names of the packages that a user may mean: of Python's any spelling will do, R's may be Debian's."""
-    python = re.sub(r"[-_.]+", "-", package).lower()
-    return {package, python, f"r-cran-{package.lower()}", f"r-bioc-{package.lower()}"}
+    return {package, canonical(package), f"r-cran-{package.lower()}", f"r-bioc-{package.lower()}"}
 
 
 def package_list(manifest: Manifest, parent: Manifest | None) -> str:

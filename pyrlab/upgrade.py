@@ -27,7 +27,7 @@ from pyrlab.build import (
     stale_locks,
     tag_of,
 )
-from pyrlab.contents import layer_sizes, spellings
+from pyrlab.contents import canonical, layer_sizes, spellings
 from pyrlab.docker import ROOT, Problem, inspect, run_main
 from pyrlab.table import megabytes
 
@@ -126,7 +126,7 @@ def check_imports(images: list[Image]) -> None:
     if not pylab:
         return
     listed = [re.split(r"[^\w.-]", line)[0] for line in locks.packages(ROOT / "requirements.txt")]
-    names = [re.sub(r"[-_.]+", "-", name).lower() for name in listed]
+    names = map(canonical, listed)
     command = ["docker", "run", "--rm", "--network=none", "--entrypoint=python", pylab.tag, "-c", IMPORTS, *names]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:

@@ -72,6 +72,13 @@ def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
+def git(folder: Path, *arguments: str) -> str:
+    """The output of a git command that must succeed in `folder`."""
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
+    run = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return run.stdout.strip()
+
+
 def layers(image: str, engine: Callable[..., str] = docker) -> list[str]:
     """The digests of an image's layers, lowest first."""
     found: list[str] = json.loads(engine("image", "inspect", image, "--format", "{{json .RootFS.Layers}}"))

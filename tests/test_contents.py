@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import manifest as contents_of
-from conftest import CHANGED, NAMES, ROOT, TAG, docker, layers, run_make
+from conftest import CHANGED, NAMES, ROOT, TAG, docker, git, layers, run_make
 from pyrlab.build import PARENT
 
 # What a package manager itself says is installed, a line each: name and version.
@@ -239,22 +239,18 @@ def test_an_archive(changed: Path, tmp_path: Path) -> None:
 
 def test_a_revision(changed: Path, tmp_path: Path) -> None:
     """A git revision stands for the lists of packages that it has."""
-    lists = tmp_path / "pyrlab/packages"
-    subprocess.run(["cp", "-r", str(changed), str(lists.parent)], check=True)
-
-    def git(*arguments: str) -> None:
-        who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
-        subprocess.run(["git", *who, *arguments], cwd=lists.parent, check=True, capture_output=True)
-
-    git("init")
-    git("add", "packages")
-    git("commit", "--message=After")
+    copy = tmp_path / "pyrlab"
+    subprocess.run(["cp", "-r", str(changed), str(copy)], check=True)
+    git(copy, "init")
+    git(copy, "add", "packages")
+    git(copy, "commit", "--message=After")
+    lists = copy / "packages"
     kept = [line for line in (lists / "pylab.txt").read_text().splitlines() if not line.startswith("Python cowsay")]
     (lists / "pylab.txt").write_text("\n".join([*kept, "Python mooing 1.0", ""]))
-    git("commit", "--all", "--message=Before")
-    said = differences(lists.parent, "HEAD", "HEAD^")
+    git(copy, "commit", "--all", "--message=Before")
+    said = differences(copy, "HEAD", "HEAD^")
     assert re.search(r"^pylab\ncowsay  Python  \(new\) → \S+\nmooing  Python +1.0 → \(gone\)\n", said, re.MULTILINE)
-    assert differences(lists.parent, "HEAD^", CHANGED).count("the same packages") == len(NAMES)
+    assert differences(copy, "HEAD^", CHANGED).count("the same packages") == len(NAMES)
 
 
 @pytest.mark.usefixtures("images")
