@@ -24,6 +24,7 @@ from typing import Any
 
 from pyrlab import contents, dockerfile, locks
 from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_main
+from pyrlab.dockerfile import PARENT
 from pyrlab.online import blame, build_environment, check, settings
 from pyrlab.progress import Progress
 from pyrlab.table import aligned
@@ -73,7 +74,6 @@ LISTS = {  # of what an image has and its parent has not, by ecosystem
 STAGED_LISTS = CACHE / "lists"
 TARGETS = {"requirements": "lock-python", "base_debs": "lock-debian", "r_debs": "lock-debian", "r_packages": "lock-r"}
 MOVED = r"\w+\.lock: .*; type make lock"
-PARENT = {"pylab": "pyrlab-base", "rlab-base": "pyrlab-base", "rlab": "rlab-base"}
 
 
 def tag_of(name: str) -> str:

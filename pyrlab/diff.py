@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pyrlab import contents
-from pyrlab.build import INPUTS, PARENT
+from pyrlab.build import INPUTS
 from pyrlab.contents import Manifest, Versions
 from pyrlab.docker import ROOT, Problem, inspect, run_main
+from pyrlab.dockerfile import PARENT
 from pyrlab.locks import Change, compare, table
 from pyrlab.table import megabytes
 

@@ -5,7 +5,8 @@ number only. So the block below a line like
 
     # for NN in 00..11:
 
-up to the next blank line stands once for each number, with the number in the place of NN.
+up to the next blank line stands once for each number, with the number in the place of NN. And every image has a
+manifest, for which all the layers that it copies must be in sight.
 
     python3 -m pyrlab.dockerfile      prints the result
 """
@@ -17,6 +18,8 @@ import re
 from pyrlab.docker import ROOT
 
 IMAGES = ("pyrlab-base", "pylab", "rlab-base", "rlab")  # parents first
+PARENT = {"pylab": "pyrlab-base", "rlab-base": "pyrlab-base", "rlab": "rlab-base"}
+COPY = re.compile(r"^COPY --link --from=(\S+) (\S+)/ /$", re.MULTILINE)
 LOOP = re.compile(r"^# for (\w+) in (.+):\n((?:.+\n)+)", re.MULTILINE)
 
 
@@ -40,9 +43,24 @@ def part(name: str) -> str:
     return expand((ROOT / "docker" / name / "Dockerfile").read_text())
 
 
+def manifest(image: str) -> str:
+    """The stages that write the manifest of `image`, where its Debian packages are, with its other layers in sight."""
+    name, copies = image, COPY.findall(part(image))
+    while name := PARENT.get(name, ""):
+        copies = COPY.findall(part(name)) + copies
+    debs = [stage for stage, _ in copies if stage.endswith("-debs")]
+    mounts = (
+        f"--mount=type=bind,from={stage},source={folder},target=/pyrlab/layers/{number:03d} \\\n"
+        for number, (stage, folder) in enumerate(copies)
+        if stage not in debs
+    )
+    stages = part("manifest").replace("IMAGE-debs", debs[-1]).replace("LAYERS\n", "    ".join(mounts))
+    return stages.replace("IMAGE", image)
+
+
 def whole() -> str:
     """The one Dockerfile."""
-    images = [part(name) + "\n" + part("manifest").replace("IMAGE", name) for name in IMAGES]
+    images = [part(name) + "\n" + manifest(name) for name in IMAGES]
     return "\n".join([part("build"), *images, part("locks"), part("sbom")])
 
 

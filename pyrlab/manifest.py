@@ -12,9 +12,10 @@ import sys
 from typing import Any
 
 from pyrlab import locks
-from pyrlab.build import INPUTS, PARENT, alone, bake, choose_python, session, tag_of
+from pyrlab.build import INPUTS, alone, bake, choose_python, session, tag_of
 from pyrlab.contents import Manifest, manifest_of, own_packages, spellings
 from pyrlab.docker import CACHE, ROOT, Problem, inspect, run_main
+from pyrlab.dockerfile import PARENT
 from pyrlab.table import aligned, megabytes
 
 MANIFESTS = CACHE / "manifests"  # what the documents are made from

@@ -14,7 +14,7 @@ import pytest
 
 import manifest as contents_of
 from conftest import CHANGED, NAMES, ROOT, TAG, docker, git, layers, run_make
-from pyrlab.build import PARENT
+from pyrlab.dockerfile import PARENT
 
 # What a package manager itself says is installed, a line each: name and version.
 ASKED = {
@@ -77,7 +77,7 @@ REGISTRYS = """
 cp /usr/bin/python3.* /usr/local/bin/python3
 cp -r /usr/lib/python3.* /usr/local/lib/
 export PYTHONPATH=$(echo /opt/venv/lib/python3*/site-packages)
-/usr/local/bin/python3 /tools/manifest.py pyrlab-base python:3 /lists /pyrlab/manifest
+/usr/local/bin/python3 /tools/manifest.py pyrlab-base python:3 /lists /none /pyrlab/manifest
 cat /pyrlab/manifest/usr/share/pyrlab/manifest.json
 """
 

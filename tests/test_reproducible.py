@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from conftest import CHANGED, NAMES, TAG, Clean, docker, layers
-from pyrlab.build import PARENT
+from pyrlab.dockerfile import PARENT
 
 HISTORY = 22  # seconds, two more than BuildKit gives the writing of its history
 Docker = Callable[..., str]  # the output of a docker command, here or on another engine

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write down what is in an image: manifest.py IMAGE BASE LISTS LAYER.
+"""Write down what is in an image: manifest.py IMAGE BASE LISTS LAYERS LAYER.
 
-Looks at this very file system, the finished image IMAGE, which starts from the Python image BASE, and writes
-usr/share/pyrlab/manifest.json in the folder LAYER: every Debian, Python and R package with its version, licence,
-size (bytes of its files), and why it is there: the lists of the folder LISTS that name it, the packages that need
-it, or the Python image that came with it. What belongs to no package is counted, too.
+Looks at the image IMAGE, which starts from the Python image BASE: this very file system, with the layers on top of it
+that are folders of LAYERS. Writes usr/share/pyrlab/manifest.json in the folder LAYER: every Debian, Python and R
+package with its version, licence, size (bytes of its files), and why it is there: the lists of the folder LISTS that
+name it, the packages that need it, or the Python image that came with it. What belongs to no package is counted, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ import r
 from wheels import canonical
 
 ROOT = Path("/")
-VENV = Path("/opt/venv")
+VENV = "/opt/venv"
+SITE = f"{VENV}/lib/python3*/site-packages"  # where wheels are installed
 R_LIBRARIES = ("/usr/local/lib/R/site-library", "/usr/lib/R/site-library", "/usr/lib/R/library")
 PARTS = ("bin/[ip]*", "include/python*/**/*", "lib/libpython*", "lib/pkgconfig/*", "lib/python*/**/*", "share/man/**/*")
 JUPYTER = ("jupyterlab", "notebook", "jupyter-server", "ipykernel")
@@ -75,9 +76,28 @@ def copyright_of(name: str) -> str:
     return " and ".join(dict.fromkeys(found))
 
 
-def python(wanted: Iterable[str]) -> Iterator[Package]:
+class Image:
+    """The file systems that an image is put together from, lowest first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.roots = [ROOT, *sorted(folder.glob("*"))]
+
+    def glob(self, pattern: str) -> Iterator[tuple[Path, str]]:
+        """Every file that matches `pattern`, an absolute one, where it is now and where it is in the image."""
+        for root in self.roots:
+            for path in sorted(root.glob(pattern[1:])):
+                yield path, f"/{path.relative_to(root)}"
+
+    def scan(self) -> dict[str, layers.Entry]:
+        """Every file, by its path in the image."""
+        found = {path: entry for root in self.roots for path, entry in layers.scan(root).items()}
+        return {path: entry for path, entry in sorted(found.items()) if not stat.S_ISDIR(entry.status.st_mode)}
+
+
+def python(image: Image, wanted: Iterable[str]) -> Iterator[Package]:
     """Python's packages of the environment, with what they need here, for the extras that anything asks for."""
-    found = list(importlib.metadata.distributions(path=[str(site()), str(VENV / "lib/pyrlab")]))
+    folders = [str(path) for pattern in (SITE, f"{VENV}/lib/pyrlab") for path, _ in image.glob(pattern)]
+    found = list(importlib.metadata.distributions(path=folders))
     required = {item: [requirement(text) for text in item.requires or []] for item in found}
     extras: dict[str, set[str]] = {}
     asked = [requirement(name) for name in map(named, wanted) if name]
@@ -123,36 +143,35 @@ def licence_of(about: importlib.metadata.PackageMetadata) -> str:
     return " and ".join(classifiers) or (written if "\n" not in written else written.splitlines()[0])
 
 
-def site() -> Path:
-    """Where wheels are installed."""
-    return next((VENV / "lib").glob("python3*/site-packages"))
-
-
-def r_packages() -> Iterator[tuple[Package, str]]:
+def r_packages(image: Image) -> Iterator[tuple[Package, str]]:
     """R's packages, each with the folder it is in."""
     for library in R_LIBRARIES:
-        for path in sorted((ROOT / library[1:]).glob("*/Meta/package.rds")):  # of what R calls installed
+        for path, place in image.glob(f"{library}/*/Meta/package.rds"):  # of what R calls installed
             folder = path.parent.parent
             about = next(iter(r.paragraphs((folder / "DESCRIPTION").read_text(errors="replace"))))
             needs = {need.name for need in r.needs(about)}
             licence = about.get("License", "").strip()
-            yield Package("R", folder.name, about["Version"].strip(), licence, needs), str(folder)
+            package = Package("R", folder.name, about["Version"].strip(), licence, needs)
+            yield package, place.removesuffix("/Meta/package.rds")
 
 
-def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -> tuple[int, dict[str, int]]:
+def own(
+    image: Image, packages: dict[tuple[str, str], Package], folders: dict[str, Package]
+) -> tuple[int, dict[str, int]]:
     """Give every file's bytes to its package; the bytes of all files, and those of nobody by path."""
-    entries = {path: entry for path, entry in layers.scan(ROOT).items() if not stat.S_ISDIR(entry.status.st_mode)}
+    entries = image.scan()
     owners = layers.dpkg_owners(ROOT, entries)
-    recorded = dict(records())
+    recorded = dict(records(image))
     nobodys: dict[str, int] = {}
-    seen: set[int] = set()
+    seen: set[tuple[int, int]] = set()
     total = 0
-    for path, entry in sorted(entries.items()):
-        size = 0 if entry.status.st_ino in seen else entry.status.st_size
+    for path, entry in entries.items():
+        inode = entry.status.st_dev, entry.status.st_ino
+        size = 0 if inode in seen else entry.status.st_size
         if entry.status.st_nlink > 1:
-            seen.add(entry.status.st_ino)
+            seen.add(inode)
         total += size
-        library = path.startswith(R_LIBRARIES) and next((at for at in R_LIBRARIES if path.startswith(f"{at}/")), "")
+        library = next((at for at in R_LIBRARIES if path.startswith(f"{at}/")), "")
         in_library = folders.get("/".join(path.split("/")[: library.count("/") + 2])) if library else None
         debian = packages.get(("Debian", owners.get(path, "").partition(":")[0]))
         package = debian or in_library or packages.get(recorded.get(source_of(path), ("", "")))
@@ -166,11 +185,11 @@ def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -
     return total, nobodys
 
 
-def records() -> Iterator[tuple[str, tuple[str, str]]]:
+def records(image: Image) -> Iterator[tuple[str, tuple[str, str]]]:
     """Every file that a wheel, or a Python that is not Debian's, has brought, with the ecosystem and the name."""
-    folder = site()
-    for record in folder.glob("*.dist-info/RECORD"):
+    for record, place in image.glob(f"{SITE}/*.dist-info/RECORD"):
         name = canonical(record.parent.name.partition("-")[0])
+        folder = Path(place).parent.parent
         for row in record.read_text().splitlines():
             path = row.rsplit(",", 2)[0].strip('"')
             yield os.path.normpath(f"{folder}/{path}"), ("Python", name)
@@ -218,14 +237,15 @@ def asked_for(folder: Path) -> dict[tuple[str, str], list[str]]:
 
 def main() -> None:
     """Write the manifest; see the module's docstring."""
-    image, base, folder, layer = sys.argv[1:]
-    in_r = list(r_packages())
+    name, base, folder, above, layer = sys.argv[1:]
+    image = Image(Path(above))
+    in_r = list(r_packages(image))
     wanted = [line.text for path in Path(folder).glob("Python/**/*.txt") for line in lists.read(path)]
-    found = [*debian(), *python(wanted), *(package for package, _ in in_r)]
+    found = [*debian(), *python(image, wanted), *(package for package, _ in in_r)]
     if sys.base_prefix != "/usr":
         found.append(Package("base", "python", platform.python_version(), "PSF-2.0"))
     packages = {(package.ecosystem, package.name): package for package in reversed(found)}
-    total, nobodys = own(packages, {path: package for package, path in in_r})
+    total, nobodys = own(image, packages, {path: package for package, path in in_r})
     packages["Python", "pyrlab-pdf"].part_of = "pyrlab"
     explain(packages, asked_for(Path(folder)), base)
     shown = [("R", "base"), *(("Python", name) for name in JUPYTER)]
@@ -235,7 +255,7 @@ def main() -> None:
         if (ecosystem, name) in packages
     }
     manifest = {
-        "image": image,
+        "image": name,
         "base": base,
         "architecture": platform.machine(),
         "versions": versions,
