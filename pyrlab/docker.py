@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
@@ -23,10 +24,22 @@ def run_main(main: Callable[[], None]) -> None:
     """Run `main`; a Problem becomes one line on stderr and exit status 1."""
     try:
         main()
+        sys.stdout.flush()
     except Problem as problem:
         sys.exit(f"pyrlab: {problem}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if unread(sys.stderr):  # which is written to while there is still something to do
+            sys.exit(141)  # as of what SIGPIPE ends; else a reader of stdout, as head or less, has seen enough
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def unread(stream: TextIO) -> bool:
+    """Whether `stream` is a pipe that nobody reads from any more."""
+    watch = select.poll()
+    watch.register(stream, 0)
+    return any(event & select.POLLERR for _, event in watch.poll(0))
 
 
 def parameter(name: str, default: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pyrlab.docker import ROOT, parameter
+from pyrlab.docker import ROOT, parameter, run_main
 from pyrlab.online import without_password
 
 
@@ -32,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,27 @@ def test_help_has_every_target(target: str, printed: str) -> None:
     """A user who types `make` finds every target, with what it does."""
     assert re.search(rf"^{target}:.* ## \S", MAKEFILE, re.MULTILINE)
     assert re.search(rf"^  make {target} +\S", printed, re.MULTILINE)
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """A pipe that nobody reads from."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+def test_reader_who_has_seen_enough(unread: int) -> None:
+    """Where what make prints goes to a program that has ended, as head does early, nothing is said of it."""
+    run = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, stdout=unread, stderr=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_unheard(unread: int) -> None:
+    """Work that ends because nobody listens to how it goes is no success."""
+    work = "import sys; from pyrlab.docker import run_main; run_main(lambda: print('on it', file=sys.stderr))"
+    assert subprocess.run([sys.executable, "-c", work], cwd=ROOT, stderr=unread).returncode == 141
 
 
 @pytest.mark.parametrize("parameter", PARAMETERS)
