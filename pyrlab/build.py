@@ -24,7 +24,7 @@ from typing import Any
 
 from pyrlab import contents, dockerfile, locks
 from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_main
-from pyrlab.dockerfile import PARENT
+from pyrlab.dockerfile import PARENT, lineage
 from pyrlab.online import blame, build_environment, check, settings
 from pyrlab.progress import Progress
 from pyrlab.table import aligned
@@ -262,10 +262,7 @@ def wanted(names: list[str]) -> list[str]:
     chosen = set(names or INPUTS)
     if unknown := chosen - INPUTS.keys():
         raise Problem(f"there is no image {unknown.pop()}; the images are {', '.join(INPUTS)}")
-    for name in reversed(INPUTS):  # children first
-        if name in chosen and name in PARENT:
-            chosen.add(PARENT[name])
-    return [name for name in INPUTS if name in chosen]
+    return [name for name in INPUTS if any(name in lineage(image) for image in chosen)]
 
 
 @contextmanager
@@ -310,7 +307,7 @@ def stage_lists() -> None:
     """Put the lists of each image and its parents, by ecosystem, where its manifest is made from them."""
     shutil.rmtree(STAGED_LISTS, ignore_errors=True)
     for image in INPUTS:
-        for ancestor in filter(None, (image, PARENT.get(image), PARENT.get(PARENT.get(image, "")))):
+        for ancestor in lineage(image):
             for ecosystem, paths in LISTS[ancestor].items():
                 for path in paths:
                     copy = STAGED_LISTS / image / ecosystem / path.removeprefix("docker/")

@@ -43,11 +43,14 @@ def part(name: str) -> str:
     return expand((ROOT / "docker" / name / "Dockerfile").read_text())
 
 
+def lineage(image: str) -> list[str]:
+    """The images that `image` starts from, and itself, parents first."""
+    return [*(lineage(PARENT[image]) if image in PARENT else []), image]
+
+
 def manifest(image: str) -> str:
     """The stages that write the manifest of `image`, where its Debian packages are, with its other layers in sight."""
-    name, copies = image, COPY.findall(part(image))
-    while name := PARENT.get(name, ""):
-        copies = COPY.findall(part(name)) + copies
+    copies = [copy for name in lineage(image) for copy in COPY.findall(part(name))]
     debs = [stage for stage, _ in copies if stage.endswith("-debs")]
     mounts = (
         f"--mount=type=bind,from={stage},source={folder},target=/pyrlab/layers/{number:03d} \\\n"
