@@ -85,6 +85,12 @@ def layers(image: str, engine: Callable[..., str] = docker) -> list[str]:
     return found
 
 
+def build_records(word: str, engine: Callable[..., str] = docker) -> list[str]:
+    """The records of the build cache whose description has the word, each beginning with its id."""
+    records = re.split(r"^ID:\s+", engine("buildx", "du", "--verbose"), flags=re.MULTILINE)[1:]
+    return [record for record in records if word in record]
+
+
 def copy_checkout(copy: Path) -> Path:
     """Copy this checkout to `copy`, with what has been bootstrapped."""
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "screenshots", "__pycache__"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import NAMES, TAG, docker, layers, run_make, tagged
+from conftest import NAMES, TAG, build_records, docker, layers, run_make, tagged
 from pyrlab import build
 from pyrlab.progress import Progress
 from servers import serve_registry
@@ -73,8 +73,7 @@ def test_lost_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     containerd = ["ctr", f"--address={address}", "--namespace=moby"]
     with Progress([], tmp_path / "log") as progress:
         build.bake(["parent"], progress, {})
-        records = docker("buildx", "du", "--verbose").split("\n\n")
-        (lost,) = (re.findall(r"^ID:\s+(\S+)", record)[0] for record in records if name in record)
+        (lost,) = (record.split()[0] for record in build_records(name))
         subprocess.run([*containerd, "leases", "rm", "--sync", lost], check=True, capture_output=True)
         build.bake(["child"], progress, {})
     assert f"snapshot {lost} does not exist" in (tmp_path / "log").read_text(), "nothing was lost"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CHANGED, NAMES, PROJECT, ROOT, TAG, Clean, docker
+from conftest import CHANGED, NAMES, PROJECT, ROOT, TAG, Clean, build_records, docker
 from cut import Cut
 
 OWN = f"{PROJECT}-clean"  # prefix of the containers and volumes that are removed here
@@ -69,9 +69,8 @@ def build(engine: Cut, folder: Path, destination: str, workdir: str) -> None:
 
 def build_steps(engine: Cut, word: str) -> list[str]:
     """The ids of the records in the build cache whose description has the word, and which no build uses now."""
-    records = re.split(r"^ID:\s+", engine.docker("buildx", "du", "--verbose"), flags=re.MULTILINE)[1:]
-    unused = [record for record in records if not re.search(r"^Reclaimable:\s+false", record, re.MULTILINE)]
-    return sorted(record.split()[0] for record in unused if word in record)
+    records = build_records(word, engine.docker)
+    return sorted(r.split()[0] for r in records if not re.search(r"^Reclaimable:\s+false", r, re.MULTILINE))
 
 
 def test_clean(engine: Cut, own: dict[str, str], foreign: dict[str, str], checkout: Path, tmp_path: Path) -> None:

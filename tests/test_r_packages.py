@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from conftest import PROJECT, copy_checkout, docker, forge, run_make, tagged
+from conftest import PROJECT, build_records, copy_checkout, docker, forge, run_make, tagged
 from remote import execute
 from servers import WebServer, free_port, serve_files
 
@@ -53,9 +52,8 @@ def in_rlab(command: str) -> str:
 
 def forget_compiled() -> None:
     """Let what was compiled before, by another run of these tests perhaps, be compiled again."""
-    records = re.split(r"^ID:\s+", docker("buildx", "du", "--verbose"), flags=re.MULTILINE)
-    for compiled in (record.split()[0] for record in records if "/root/.cache/pyrlab-r" in record):
-        docker("buildx", "prune", "--all", "--force", "--filter", f"id={compiled}")
+    for compiled in build_records("/root/.cache/pyrlab-r"):
+        docker("buildx", "prune", "--all", "--force", "--filter", f"id={compiled.split()[0]}")
 
 
 VERSIONS = """Rscript -e 'cat(sprintf("%s %s", c("glue", "zoo"), c(packageVersion("glue"), packageVersion("zoo"))))'"""
