@@ -55,19 +55,24 @@ PIN
   fi
 }
 
+# setsid: the engine outlives this script, make and the terminal.
+start_dockerd() { as_root sh -c 'setsid dockerd >>/var/log/dockerd.log 2>&1 </dev/null & echo $!'; }
+
 start_engine() {
+  local attempt dockerd=
   if [ -d /run/systemd/system ]; then
     as_root systemctl enable --now docker
   else
-    # setsid: the engine outlives this script, make and the terminal.
-    as_root sh -c 'setsid dockerd >>/var/log/dockerd.log 2>&1 </dev/null &'
+    dockerd=$(start_dockerd)
   fi
-  local attempt
-  for attempt in $(seq 60); do
+  for attempt in $(seq 120); do
     if answers; then return; fi
+    # It gives up where reading what BuildKit has in its cache takes more than 10 s, as from a slow disk; by the next time
+    # that is in memory. systemd starts it again by itself. A process that has ended has no exe, even if not yet reaped.
+    if [ -n "$dockerd" ] && ! as_root test -e "/proc/$dockerd/exe"; then dockerd=$(start_dockerd); fi
     sleep 0.5
   done
-  die "the engine did not answer within 30 s (tried $attempt times); look at /var/log/dockerd.log or journalctl -u docker"
+  die "the engine did not answer within 60 s (tried $attempt times); look at /var/log/dockerd.log or journalctl -u docker"
 }
 
 docs=https://docs.docker.com/engine/install/
