@@ -31,7 +31,7 @@ from urllib.request import urlopen
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from pyrlab import build
+from pyrlab import base, build
 from pyrlab.docker import ROOT, docker, inspect
 from remote import execute
 from servers import free_port, serve_registry
@@ -72,9 +72,9 @@ class Pyrlab:
     def forget(self) -> None:
         """Remove the images and the build cache, but not what both start from."""
         run("make", "clean", *self.settings, cwd=self.checkout)
-        build.ARCHIVE.exists() or build.bootstrap()
+        base.ARCHIVE.exists() or base.bootstrap()
         (self.checkout / ".cache").mkdir(exist_ok=True)
-        shutil.copy2(build.ARCHIVE, self.checkout / ".cache")
+        shutil.copy2(base.ARCHIVE, self.checkout / ".cache")
 
     def build(self) -> None:
         """Build what is necessary."""
@@ -91,7 +91,7 @@ class Plain:
     def __init__(self, checkout: Path) -> None:
         self.checkout = checkout
         self.options: tuple[str, ...] = ()
-        run("docker", "import", build.ARCHIVE, "pyrlab-debian")
+        run("docker", "import", base.ARCHIVE, "pyrlab-debian")
 
     def forget(self) -> None:
         """Remove the images, and let the next build use no cache."""
@@ -129,7 +129,7 @@ class Floor:
         """Start from the bare system again, with the caches; the archive brings its own /dev."""
         self.close()
         self.root.mkdir(parents=True)
-        run("tar", "xf", build.ARCHIVE, "-C", self.root)
+        run("tar", "xf", base.ARCHIVE, "-C", self.root)
         if self.caches.exists():
             self.caches.rename(self.root / "caches")
         (self.root / "caches/apt/archives/partial").mkdir(parents=True, exist_ok=True)
@@ -325,7 +325,7 @@ def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
     checkout = folder / "pyrlab"
     ignored = shutil.ignore_patterns(".venv", ".git", ".cache", "__pycache__", "screenshots")
     shutil.copytree(ROOT, checkout, ignore=ignored)
-    build.bootstrap()
+    base.bootstrap()
     pyrlab, plain = Pyrlab(checkout), Plain(checkout)
     requirements = checkout / "requirements.txt"
     listed = [name for name in names(requirements) if name != BUMPED]

@@ -10,9 +10,10 @@ variable "CACERT" { default = "" }
 variable "CRAN" { default = "" }
 variable "BIOC" { default = "" }
 variable "TAG" { default = "latest" }
-variable "INPUTS" { default = "" } # what an image is made of, for its label
 variable "LOCKS" { default = ".cache/locks" }
 variable "PYTHON_IMAGE" { default = "" } # the identity of PYTHON
+variable "FIRST" { default = "target:unpacked" } # the Debian to bootstrap in
+variable "FOLDER" { default = ".cache" }
 variable "UPGRADE" { default = "" } # packages that need not stay as locked, * for all
 variable "STAMP" { default = "" } # the time, so that nothing is resolved from the cache
 
@@ -23,12 +24,31 @@ target "debian" {
   attest            = ["type=provenance,disabled=true"]
 }
 
+# What it is bootstrapped in, as make has fetched and unpacked it; the result is put beside.
+target "unpacked" {
+  context           = FOLDER
+  dockerfile-inline = "FROM scratch\nADD first.tar /\n"
+}
+
+target "bootstrap" {
+  inherits   = ["secrets"]
+  contexts   = { first = FIRST }
+  dockerfile = "docker/debian/Dockerfile"
+  args       = { STAMP = STAMP }
+  output     = ["type=local,dest=${FOLDER}"]
+}
+
 # What getting online takes comes in secrets, so that nothing of it is in an image.
+target "secrets" {
+  context = "."
+  args    = { SOURCE_DATE_EPOCH = "1767225600" } # 2026-01-01; as in docker/build/layers.py
+  secret  = concat(["id=network,env=NETWORK"], CACERT == "" ? [] : ["id=ca,src=${CACERT}"])
+  attest  = ["type=provenance,disabled=true"] # provenance holds the time of the build
+}
+
 target "online" {
-  context  = "."
+  inherits = ["secrets"]
   contexts = { python = PYTHON }
-  secret   = concat(["id=network,env=NETWORK"], CACERT == "" ? [] : ["id=ca,src=${CACERT}"])
-  attest   = ["type=provenance,disabled=true"] # provenance holds the time of the build
 }
 
 # What the one Dockerfile of .cache takes, whatever is built with it.
@@ -37,11 +57,10 @@ target "whole" {
   contexts   = { locks = LOCKS, lists = ".cache/lists" }
   dockerfile = ".cache/Dockerfile"
   args = {
-    CRAN              = CRAN
-    BIOC              = BIOC
-    BASE              = PYTHON_IMAGE
-    UV_VERSION        = "0.13.8"
-    SOURCE_DATE_EPOCH = "1767225600" # 2026-01-01; as in docker/build/layers.py
+    CRAN       = CRAN
+    BIOC       = BIOC
+    BASE       = PYTHON_IMAGE
+    UV_VERSION = "0.13.8"
   }
 }
 
@@ -50,7 +69,7 @@ target "image" {
   name     = image
   matrix   = { image = ["pyrlab-base", "pylab", "rlab-base", "rlab"] }
   target   = image
-  labels   = { "org.pyrlab.inputs" = INPUTS }
+  labels   = { "org.pyrlab.python" = PYTHON_IMAGE }
   tags     = ["${image}:${TAG}"]
   output   = ["type=image,oci-mediatypes=true,compression=zstd"] # half of gzip's time; engines since 23.0 pull it
 }

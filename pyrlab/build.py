@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,24 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from pyrlab import contents, dockerfile, locks
-from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_main
+from pyrlab.bake import bake
+from pyrlab.base import ARCHIVE, bootstrap, choose_python
+from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_main, tag_of
 from pyrlab.dockerfile import PARENT, lineage
-from pyrlab.online import blame, build_environment, check, settings
+from pyrlab.online import build_environment, check
 from pyrlab.progress import Progress
 from pyrlab.table import aligned
 
-BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
 NEW = ".new"  # ends the tag of what is built until everything is
-LABEL = "org.pyrlab.inputs"
-# BuildKit at times drops a snapshot that another of several builds at a time still needs (seen in 0.13; mended
-# upstream in moby/buildkit#6820), and gives up where the build that a shared step came with has ended. It also says
-# that a build has failed whose results are all there, where a busy disk lets it not write how they came about within
-# 20 seconds (moby/buildkit#3966).
-LOST = r"snapshot (\S+) does not exist"
-NO_HISTORY = "DeadlineExceeded"
-STUMBLE = rf"{LOST}|{NO_HISTORY}|no active sessions"
-PAUSE = 5  # seconds, for what keeps it busy to get on
-ARCHIVE = CACHE / "pyrlab-debian.tar"  # the Python image as bootstrapped from Debian's archive
+RECORDS = CACHE / "built.json"  # what decides whether to build is no part of an image
 
 # What an image is made of besides its parent and its locks; a change of any is a reason to build.
 INPUTS = {
@@ -74,11 +65,6 @@ LISTS = {  # of what an image has and its parent has not, by ecosystem
 STAGED_LISTS = CACHE / "lists"
 TARGETS = {"requirements": "lock-python", "base_debs": "lock-debian", "r_debs": "lock-debian", "r_packages": "lock-r"}
 MOVED = r"\w+\.lock: .*; type make lock"
-
-
-def tag_of(name: str) -> str:
-    """The name of an image in the engine's store."""
-    return f"{name}:{parameter('TAG', 'latest')}"
 
 
 @dataclass
@@ -129,19 +115,23 @@ def inputs_of(name: str) -> dict[str, str]:
     return inputs
 
 
-def built_from(image: dict[str, Any] | None) -> dict[str, str]:
-    """The inputs that the label of an image in the store names; empty where there is no such image."""
-    label = ((image or {}).get("Config", {}).get("Labels") or {}).get(LABEL, "{}")
-    inputs: dict[str, str] = json.loads(label or "{}")
-    return inputs
+def records() -> dict[str, dict[str, str]]:
+    """What the images that this checkout has built were made of, by the engine's id of each."""
+    found: dict[str, dict[str, str]] = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
+    return found
+
+
+def record(image: dict[str, Any], inputs: dict[str, str]) -> None:
+    """Note what an image was made of, beside the latest others."""
+    found = {**records(), image["Id"]: inputs}
+    part = RECORDS.with_suffix(".part")
+    part.write_text(json.dumps(dict([*found.items()][-100:])))
+    part.replace(RECORDS)
 
 
 def identity(image: dict[str, Any] | None) -> str:
-    """What a child's layers and settings depend on: the layers and inputs of the parent `image`."""
-    if image is None:
-        return ""
-    made = json.dumps([image["RootFS"]["Layers"], built_from(image)])
-    return hashlib.sha256(made.encode()).hexdigest()[:16]
+    """What a child depends on: the layers and the configuration of the parent `image`."""
+    return locks.digest(json.dumps([image["RootFS"]["Layers"], image["Config"]])) if image else ""
 
 
 def reasons(image: Image) -> list[str]:
@@ -149,112 +139,12 @@ def reasons(image: Image) -> list[str]:
     stored = image.inspect()
     if stored is None:
         return ["no such image yet"]
-    before = built_from(stored)
+    before = records().get(stored["Id"])
+    if before is None:
+        return ["not known to this checkout"]
     names = [*image.inputs, *(name for name in before if name not in image.inputs)]
     changes = [f"{name} changed" for name in names if before.get(name) != image.inputs.get(name)]
     return [change.replace("parent changed", f"{PARENT.get(image.name)} changed") for change in changes]
-
-
-def choose_python(refresh: bool = False) -> tuple[str, str]:
-    """The Python image to start from: what bake calls it, and its identity for the label and the lock.
-
-    BASE=auto stays with what the present images start from; with none, it asks the registry. A registry's image is
-    the one that is locked, unless `refresh` asks for the current one.
-    """
-    base, name = parameter("BASE", "auto"), parameter("PYTHONBASE", "python:3.14-slim-trixie")
-    if base not in ("auto", "registry", "debian"):
-        raise Problem(f"BASE={base} is none of auto, registry and debian")
-    before = built_from(inspect("image", tag_of("pyrlab-base"))).get("Python image", "")
-    if base == "registry" or (base == "auto" and before.partition("@")[0] == name):
-        locked = "" if refresh else locked_python(name)
-        pinned = locked or pin(name) or name
-        return f"docker-image://{pinned}", pinned
-    if base == "auto" and not before.startswith("Debian "):
-        if pinned := pin(("" if refresh else locked_python(name)) or name):
-            return f"docker-image://{pinned}", pinned
-        print(f"pyrlab: no registry answers for {name}; starting from Debian's archive instead", file=sys.stderr)
-    if not ARCHIVE.exists() and before.startswith("Debian "):
-        return ("target:debian", before)  # bootstrapped again only if something must be built
-    return ("target:debian", bootstrap())
-
-
-def locked_python(name: str) -> str:
-    """The image `name` with the digest that is locked, empty where it is not."""
-    locked = locks.Lock.read(ROOT, "base_debs").python
-    return locked if locked.startswith(f"{name}@") else ""
-
-
-def pin(name: str) -> str:
-    """The image `name` with the digest that its registry gives, empty where none answers."""
-    command = ["docker", "buildx", "imagetools", "inspect", name]  # with --format, some tell no plain digest
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except subprocess.TimeoutExpired:
-        return ""
-    digest = re.search(r"^Digest: +(sha256:[0-9a-f]{64})$", run.stdout, re.MULTILINE)
-    return f"{name.partition('@')[0]}@{digest[1]}" if digest else ""
-
-
-def bootstrap() -> str:
-    """Make the Python image from Debian's archive, once for each recipe; its identity for the label."""
-    recipe = [ROOT / "docker/build/bootstrap.sh", ROOT / "docker/pyrlab-base/dpkg.cfg"]
-    if not ARCHIVE.exists() or ARCHIVE.stat().st_mtime < max(file.stat().st_mtime for file in recipe):
-        check()
-        print("pyrlab: bootstrapping Debian's Python from the archive", file=sys.stderr)
-        script = ["docker/build/bootstrap.sh", str(ARCHIVE)]
-        run = subprocess.run(script, cwd=ROOT, env={**os.environ, **settings()}, stderr=subprocess.PIPE, text=True)
-        if run.returncode:
-            if why := blame(run.stderr):
-                raise Problem(why)
-            print(run.stderr, end="", file=sys.stderr)
-            raise Problem("Debian's archive could not be bootstrapped; the lines above say why")
-    return f"Debian {digest(ARCHIVE)}"
-
-
-def bake(
-    targets: list[str],
-    progress: Progress,
-    environment: dict[str, str],
-    *options: str,
-    done: Callable[[], bool] = lambda: False,
-    attempts: int = 5,
-) -> None:
-    """Run bake on `targets`; raises Problem with the sentence of pyrlab's own tools where one failed.
-
-    Where BuildKit itself stumbled, it is asked again: what is done by then counts. It is not where it has no history to
-    show, and `done` says that nothing else is wanting.
-    """
-    command = [*BAKE, "--progress=rawjson", *options, *targets]
-    # Targets that others start from need no image of their own in the store.
-    merged = {**os.environ, **environment, "BUILDX_NO_DEFAULT_LOAD": "1"}
-    with subprocess.Popen(command, cwd=ROOT, env=merged, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        words = "\n".join(progress.follow(process.stderr))
-    if process.returncode:
-        if re.search(NO_HISTORY, words) and done():
-            progress.forget(NO_HISTORY)
-            return
-        if attempts > 1 and re.search(STUMBLE, words):
-            for snapshot in set(re.findall(LOST, words)):
-                forget_snapshot(snapshot)
-            time.sleep(PAUSE)
-            progress.forget(STUMBLE)
-            progress.log.write(f"--- again: {' '.join(targets)}\n")
-            bake(targets, progress, environment, *options, done=done, attempts=attempts - 1)
-            return
-        raise Problem(progress.failure())
-
-
-def forget_snapshot(snapshot: str) -> None:
-    """Remove what BuildKit's cache says of a snapshot that it has lost, as soon as no build uses it any more."""
-    this = f"--filter=id={snapshot}"
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        docker("buildx", "prune", "--force", this)
-        if snapshot not in docker("buildx", "du", this):
-            return
-        time.sleep(1)
-    raise Problem(f"the engine has lost a part of its build cache ({snapshot}); make clean removes the cache")
 
 
 def wanted(names: list[str]) -> list[str]:
@@ -376,7 +266,7 @@ def build(
     with session(source, python) as now:
         make_locks(names, now, upgrade)
         try:
-            return build_images(names, now, approve)
+            return build_images(names, now, approve, asked=bool(upgrade))
         except Problem as problem:
             if not re.search(MOVED, str(problem)):
                 raise
@@ -384,13 +274,15 @@ def build(
             print(f"pyrlab: {str(problem).rpartition(';')[0]}; locking again", file=sys.stderr)
             now.progress.forget("")
         make_locks(names, now, upgrade, forced=True)
-        return build_images(names, now, approve)
+        return build_images(names, now, approve, asked=bool(upgrade))
 
 
-def build_images(names: list[str], now: Session, approve: Callable[[list[Image]], None]) -> list[Image]:
-    """Build what must be built of `names` with the staged locks, and publish it all if `approve` raises nothing."""
+def build_images(names: list[str], now: Session, approve: Callable[[list[Image]], None], asked: bool) -> list[Image]:
+    """Build what must be built of `names` with the staged locks, and publish it all if `approve` raises nothing.
+
+    Files of the checkout change where a list has, or if the user `asked` for it.
+    """
     images, stale = survey(names, now.python)
-    changes = locks.changes(ROOT, locks.STAGED)
     with ThreadPoolExecutor(1) as pool:
         try:
             # Every layer of every image, in parallel where the graph allows, while what is ready is written. A child's
@@ -407,17 +299,29 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
             lists = {image.name: package_list(image) for image in images if image.written}
             for image in images:
                 publish(image)
-            locks.publish()
-            for name, packages in lists.items():
-                contents.write_list(name, packages)
+            before = locks.read(ROOT)
+            locks.publish(asked)
+            changes = locks.changes(before, locks.read(ROOT))
+            moved = [change for name, packages in lists.items() for change in note_packages(name, packages)]
             now.progress.erase()
-            for note in [*now.progress.notes(), *locks.notes(changes)]:
+            for note in [*now.progress.notes(), *locks.notes(changes), *locks.moved_on(moved)]:
                 print(f"pyrlab: {note}", file=sys.stderr)
         finally:
             for image in images:
                 if image.written:
                     docker("image", "rm", image.tag, check=False)
     return images
+
+
+def note_packages(name: str, packages: str) -> list[locks.Change]:
+    """Write the list of an image's packages into the checkout if its locks are there, too; else say what differs."""
+    if locks.published(LOCKS[name]):
+        contents.write_list(ROOT, name, packages)
+        return []
+    contents.write_list(locks.APART, name, packages)
+    path = ROOT / contents.LISTS / f"{name}.txt"
+    before = contents.read_list(path.read_text()) if path.exists() else {}
+    return locks.compare(before, contents.read_list(packages))
 
 
 def package_list(image: Image) -> str:
@@ -445,13 +349,15 @@ def write_outdated(images: list[Image], now: Session, layers: Future[None] | Non
 def write(image: Image, why: list[str], now: Session) -> None:
     """Build `image` and put it into the engine's store beside the one before."""
     tag = parameter("TAG", "latest") + NEW
-    environment = {**now.environment, "TAG": tag, "INPUTS": json.dumps(image.inputs)}
+    new = tag_of(image.name) + NEW
+    docker("image", "rm", new, check=False)  # of a build that was cut short
 
     def done() -> bool:
-        return built_from(inspect("image", tag_of(image.name) + NEW)) == image.inputs
+        return inspect("image", new) is not None
 
-    bake([image.name], now.progress, environment, done=done)
+    bake([image.name], now.progress, {**now.environment, "TAG": tag}, done=done)
     image.written = True
+    record(image.inspect() or {}, image.inputs)
     image.why = why
     image.seconds = now.progress.seconds(image.name)
 

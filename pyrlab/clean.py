@@ -7,8 +7,8 @@ import shutil
 import sys
 
 from pyrlab import idmap
-from pyrlab.build import INPUTS, tag_of
-from pyrlab.docker import CACHE, Problem, docker, inspect, parameter, run_main
+from pyrlab.build import INPUTS
+from pyrlab.docker import CACHE, Problem, docker, inspect, parameter, run_main, tag_of
 from pyrlab.lab import LABS, container_name, mount_point
 from pyrlab.online import CERTIFICATES
 from pyrlab.proxies import SERVICES

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-from pyrlab.docker import ROOT, Problem, docker, inspect
+from pyrlab.docker import Problem, docker, inspect
 
 Manifest = dict[str, Any]  # as docker/build/manifest.py writes it
 Versions = dict[tuple[str, str], str]  # of packages, by ecosystem and name
@@ -64,10 +64,10 @@ def package_list(manifest: Manifest, parent: Manifest | None) -> str:
     return "".join(f"{p['ecosystem']} {p['name']} {p['version']}\n" for p in own_packages(manifest, parent))
 
 
-def write_list(name: str, packages: str) -> None:
-    """Write the list of an image's own packages where git keeps it."""
-    path = ROOT / LISTS / f"{name}.txt"
-    path.parent.mkdir(exist_ok=True)
+def write_list(folder: Path, name: str, packages: str) -> None:
+    """Write the list of an image's own packages below `folder`, which is the checkout where git is to keep it."""
+    path = folder / LISTS / f"{name}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(packages)
 
 

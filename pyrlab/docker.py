@@ -47,6 +47,11 @@ def parameter(name: str, default: str = "") -> str:
     return os.environ.get(name) or default
 
 
+def tag_of(name: str) -> str:
+    """The name of an image in the engine's store."""
+    return f"{name}:{parameter('TAG', 'latest')}"
+
+
 def docker(*arguments: str, check: bool = True) -> str:
     """The output of a docker command; raises Problem with its own last words where it fails."""
     run = subprocess.run(["docker", *arguments], capture_output=True, text=True)

@@ -6,6 +6,7 @@ import hashlib
 import platform
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pyrlab.docker import CACHE, ROOT, Problem, parameter
 from pyrlab.table import aligned, megabytes
 
 STAGED = CACHE / "locks"  # what a build uses; the checkout's own change only when it has succeeded
+APART = CACHE / "resolved"  # what the images have where the checkout's locks could not be had, or not from here
 ECOSYSTEMS = {"requirements": "Python", "base_debs": "Debian", "r_debs": "Debian", "r_packages": "R"}
 NAMES = tuple(ECOSYSTEMS)  # of the locks; each rests on those of its ecosystem, and R's on Debian's, before it
 LISTS = {
@@ -24,7 +26,7 @@ LISTS = {
 }
 RESTS_ON = {"r_debs": ("base_debs",), "r_packages": ("base_debs", "r_debs")}
 SETTINGS = {"r_packages": ("CRAN", "BIOC")}
-HEADER = re.compile(r"# .*\n# for ([0-9a-f]{16}), content ([0-9a-f]{16})(?:, on (.*))?\n")
+HEADER = re.compile(r"# .*\n# for ([0-9a-f]{16}), content ([0-9a-f]{16})(?:, lists ([0-9a-f]{16}))?(?:, on (.*))?\n")
 SHARED = re.compile(r"^# in all images\n(.*?)(?=^# in pylab$)", re.MULTILINE | re.DOTALL)
 
 
@@ -41,6 +43,7 @@ class Lock:
     inputs: str  # a digest of what it was resolved from
     python: str  # the Python image that it was resolved on, of base_debs
     content: str
+    lists: str = ""  # a digest of what its lists asked for, empty of a lock that was made before this was noted
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Lock:
@@ -56,14 +59,15 @@ class Lock:
                 f"{path.name} is not as make lock wrote it; take the committed one back with "
                 f"git checkout HEAD -- {path.name}, and make lock adds what the lists have besides"
             )
-        return cls(name, header[1], header[3] or "", content)
+        return cls(name, header[1], header[4] or "", content, header[3] or "")
 
     def write(self, folder: Path) -> None:
         """Write the lock into `folder`."""
+        lists = f", lists {self.lists}" if self.lists else ""
         on = f", on {self.python}" if self.python else ""
         (folder / f"{self.name}.lock").write_text(
             f"# What {LISTS[self.name][-1]} resolves to, written by make lock; change the list, not this file.\n"
-            f"# for {self.inputs or '0' * 16}, content {digest(self.content)}{on}\n{self.content}"
+            f"# for {self.inputs or '0' * 16}, content {digest(self.content)}{lists}{on}\n{self.content}"
         )
 
     def versions(self) -> Versions:
@@ -103,38 +107,83 @@ def packages(path: Path) -> list[str]:
     return sorted(line for line in lines if line)
 
 
+def current(name: str) -> Lock:
+    """The lock that the checkout has, or what the images have in its place since."""
+    origin = APART / f"{name}.of"
+    if origin.exists() and origin.read_text() == origin_of(name):
+        return Lock.read(APART, name)
+    return Lock.read(ROOT, name)
+
+
+def origin_of(name: str) -> str:
+    """By what the checkout's lock is known again."""
+    path = ROOT / f"{name}.lock"
+    return digest(path.read_text(errors="replace") if path.exists() else "")
+
+
 def stage() -> None:
-    """Put the checkout's locks where the build finds them; an empty one where there is none yet."""
+    """Put the locks where the build finds them; an empty one where there is none yet."""
     shutil.rmtree(STAGED, ignore_errors=True)
     STAGED.mkdir(parents=True)
     for name in NAMES:
-        lock = Lock.read(ROOT, name)
-        lock.write(STAGED)
+        current(name).write(STAGED)
 
 
 def seal(name: str, python: str, lines: list[str]) -> None:
     """Give a lock that was made of `lines` its header."""
     content = (STAGED / f"{name}.lock").read_text()
-    Lock(name, inputs(name, STAGED, python, lines), python if name == "base_debs" else "", content).write(STAGED)
+    on = python if name == "base_debs" else ""
+    Lock(name, inputs(name, STAGED, python, lines), on, content, digest("\n".join(lines))).write(STAGED)
 
 
-def publish() -> None:
-    """Put the locks that were made into the checkout."""
+def publish(asked: bool) -> None:
+    """Put the locks that were made into the checkout: all if the user `asked` for it, else those whose lists changed.
+
+    What differs only because the archives have moved on, or another Python image is here, is kept apart.
+    """
+    written: set[str] = set()
     for name in NAMES:
-        lock = Lock.read(STAGED, name)
-        if lock.inputs.strip("0") and lock != Lock.read(ROOT, name):
+        lock, before = Lock.read(STAGED, name), Lock.read(ROOT, name)
+        follows = lock.content != before.content and written.intersection(RESTS_ON.get(name, ()))
+        if not lock.inputs.strip("0") or lock == before:
+            continue
+        if asked or follows or lock.lists != before.lists:
             lock.write(ROOT)
+            written.add(name)
+        else:
+            APART.mkdir(exist_ok=True)
+            lock.write(APART)
+            (APART / f"{name}.of").write_text(origin_of(name))
+
+
+def published(names: Iterable[str]) -> bool:
+    """Whether the checkout has the locks `names` as they are staged."""
+    return all(Lock.read(STAGED, name) == Lock.read(ROOT, name) for name in names)
 
 
 def notes(changes: list[Change]) -> list[str]:
     """A sentence on what was locked anew, if anything was."""
     if not changes:
         return []
+    shown, more = listed(changes, 5)
+    return [f"locked {shown}{more}; git diff shows it all" if more else f"locked {shown}"]
+
+
+def moved_on(changes: list[Change]) -> list[str]:
+    """A sentence on what the images have otherwise than the checkout says, if anything."""
+    if not changes:
+        return []
+    shown, more = listed(changes, 20)
+    why = "Debian's archive has moved on since the locks were made, or the Python image is another"
+    return [f"{why}: {shown}{more}; make lock writes that down"]
+
+
+def listed(changes: list[Change], count: int) -> tuple[str, str]:
+    """The first `count` of some changes, and how many there are besides."""
     shown = [
         f"{c.package} {c.after or 'is gone'}" + (f" (was {c.before})" if c.before and c.after else "") for c in changes
     ]
-    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
-    return [f"locked {', '.join(shown[:5])}{more}; git diff shows it all" if more else f"locked {', '.join(shown)}"]
+    return ", ".join(shown[:count]), f" and {len(shown) - count} more" if len(shown) > count else ""
 
 
 @dataclass(frozen=True)
@@ -148,12 +197,14 @@ class Change:
     grown: int | None = None  # bytes
 
 
-def changes(before: Path, after: Path) -> list[Change]:
-    """What differs between the locks of two folders."""
-    old, new = (
-        {key: version for name in NAMES for key, version in Lock.read(folder, name).versions().items()}
-        for folder in (before, after)
-    )
+def read(folder: Path) -> list[Lock]:
+    """The locks in `folder`."""
+    return [Lock.read(folder, name) for name in NAMES]
+
+
+def changes(before: list[Lock], after: list[Lock]) -> list[Change]:
+    """What differs between two sets of locks."""
+    old, new = ({key: version for lock in side for key, version in lock.versions().items()} for side in (before, after))
     return compare(old, new)
 
 

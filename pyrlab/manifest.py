@@ -12,9 +12,11 @@ import sys
 from typing import Any
 
 from pyrlab import locks
-from pyrlab.build import INPUTS, alone, bake, choose_python, session, tag_of
+from pyrlab.bake import bake
+from pyrlab.base import choose_python
+from pyrlab.build import INPUTS, alone, session
 from pyrlab.contents import Manifest, manifest_of, own_packages, spellings
-from pyrlab.docker import CACHE, ROOT, Problem, inspect, run_main
+from pyrlab.docker import CACHE, ROOT, Problem, inspect, run_main, tag_of
 from pyrlab.dockerfile import PARENT
 from pyrlab.table import aligned, megabytes
 

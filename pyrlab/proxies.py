@@ -10,7 +10,9 @@ import re
 import subprocess
 import sys
 
-from pyrlab.build import alone, bake, bootstrap, choose_python
+from pyrlab.bake import bake
+from pyrlab.base import bootstrap, choose_python
+from pyrlab.build import alone
 from pyrlab.docker import CACHE, COMPOSE, ROOT, Problem, parameter, run_main
 from pyrlab.online import bridge, build_environment, check, lab_environment
 from pyrlab.progress import Progress

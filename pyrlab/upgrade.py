@@ -8,27 +8,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 from pyrlab import locks
-from pyrlab.build import (
-    ARCHIVE,
-    INPUTS,
-    Image,
-    alone,
-    build,
-    check_lists,
-    choose_python,
-    make_locks,
-    session,
-    stale_locks,
-    tag_of,
-)
-from pyrlab.contents import canonical, layer_sizes, spellings
-from pyrlab.docker import ROOT, Problem, inspect, run_main
+from pyrlab.base import ARCHIVE, choose_python
+from pyrlab.build import INPUTS, Image, alone, build, check_lists, make_locks, session, stale_locks
+from pyrlab.contents import LISTS, canonical, layer_sizes, spellings, write_list
+from pyrlab.docker import ROOT, Problem, inspect, run_main, tag_of
 from pyrlab.table import megabytes
 
 
@@ -37,13 +24,13 @@ def lock() -> None:
     check_lists()
     source, python = choose_python()
     locks.stage()
-    if not stale_locks([*INPUTS], python):
-        print("the locks are up to date")
-        return
-    with session(source, python) as now:
-        make_locks([*INPUTS], now)
-    changes = locks.changes(ROOT, locks.STAGED)
-    locks.publish()
+    if stale_locks([*INPUTS], python):
+        with session(source, python) as now:
+            make_locks([*INPUTS], now)
+    changes = locks.changes(locks.read(ROOT), locks.read(locks.STAGED))
+    locks.publish(asked=True)
+    for path in (locks.APART / LISTS).glob("*.txt"):  # what the images have already
+        write_list(ROOT, path.stem, path.read_text())
     print(locks.table(changes) or "the locks are up to date")
 
 
@@ -54,7 +41,7 @@ def outdated() -> None:
     locks.stage()
     with session(source, python) as now:
         make_locks([*INPUTS], now, "*")
-    print(locks.table(locks.changes(ROOT, locks.STAGED)) or "everything is up to date")
+    print(locks.table(locks.changes(locks.read(ROOT), locks.read(locks.STAGED))) or "everything is up to date")
 
 
 def upgrade(packages: list[str]) -> None:
@@ -66,12 +53,10 @@ def upgrade(packages: list[str]) -> None:
         check_imports(images)
         fetched.append(bytes_to_pull(images))
 
-    with tempfile.TemporaryDirectory() as folder:
-        for name in locks.NAMES:
-            locks.Lock.read(ROOT, name).write(Path(folder))
-        with fresh_debian() if not packages else nullcontext():
-            build([], " ".join(sorted(chosen)) or "*", approve)
-        changes = locks.changes(Path(folder), ROOT)
+    before = locks.read(ROOT)
+    with fresh_debian() if not packages else nullcontext():
+        build([], " ".join(sorted(chosen)) or "*", approve)
+    changes = locks.changes(before, locks.read(ROOT))
     print(locks.table(changes) or "everything is up to date")
     if changes or sum(fetched):
         print(f"to be pulled by those who have the images of before: {megabytes(sum(fetched))}")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from cut import Caches, Cut, run_caches, run_cut_engine, users_environment
-from pyrlab import build, locks
+from pyrlab import base, build, locks
 from servers import Squid, free_port, serve_squid
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,8 +145,8 @@ def make(ports: dict[str, int], files: Path) -> Make:
 @pytest.fixture(scope="session")
 def debian() -> Path:
     """The Python image as bootstrapped from Debian's archive, also where the images are there without."""
-    build.bootstrap()
-    return build.ARCHIVE
+    base.bootstrap()
+    return base.ARCHIVE
 
 
 @pytest.fixture(scope="session")

@@ -15,5 +15,5 @@ MYPYPATH=docker/build:tests mypy bench
 mapfile -t scripts < <(git ls-files --cached --others --exclude-standard '*.sh')
 shellcheck "${scripts[@]}"
 python3 -m pyrlab.dockerfile | hadolint -
-hadolint docker/proxies/Dockerfile
+hadolint docker/debian/Dockerfile docker/proxies/Dockerfile
 pytest --quiet tests/test_documentation.py

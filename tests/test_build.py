@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import NAMES, TAG, build_records, docker, layers, run_make, tagged
-from pyrlab import build
+from pyrlab import bake
 from pyrlab.progress import Progress
 from servers import serve_registry
 
@@ -66,16 +66,16 @@ def test_lost_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for stage in ("parent", "child")
     }
     (tmp_path / "bake.json").write_text(json.dumps({"target": targets}))
-    monkeypatch.setattr(build, "BAKE", ["docker", "buildx", "bake", "--file", str(tmp_path / "bake.json")])
+    monkeypatch.setattr(bake, "BAKE", ["docker", "buildx", "bake", "--file", str(tmp_path / "bake.json")])
     # The engine's own containerd, or where systemd starts one, that.
     places = ("/run/docker/containerd/containerd.sock", "/run/containerd/containerd.sock")
     address = next(place for place in places if Path(place).exists())
     containerd = ["ctr", f"--address={address}", "--namespace=moby"]
     with Progress([], tmp_path / "log") as progress:
-        build.bake(["parent"], progress, {})
+        bake.bake(["parent"], progress, {})
         (lost,) = (record.split()[0] for record in build_records(name))
         subprocess.run([*containerd, "leases", "rm", "--sync", lost], check=True, capture_output=True)
-        build.bake(["child"], progress, {})
+        bake.bake(["child"], progress, {})
     assert f"snapshot {lost} does not exist" in (tmp_path / "log").read_text(), "nothing was lost"
 
 

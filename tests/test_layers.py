@@ -70,7 +70,6 @@ def lay_over(parent: Snapshot, folders: Iterable[Path]) -> Snapshot:
             if not stat.S_ISDIR(int(str(entry[0]))):
                 assert path not in placed
                 placed.add(path)
-                union = {other: union[other] for other in union if not other.startswith(f"{path}/")}
             union[path] = entry
     return union
 
@@ -98,7 +97,13 @@ class Step:
         """Split what was installed; the layers in order."""
         folder = self.root / "pyrlab/layers"
         layers.split_debs(self.root, self.parent, folder, COUNT, since=SINCE)
-        return sorted(folder.iterdir())
+        return made_in(folder)
+
+    def remaining(self) -> Snapshot:
+        """What is left of the parent image on which the layers are laid."""
+        copy(self.parent, self.root / "pyrlab/remaining")
+        layers.remove(self.root / "pyrlab/remaining", (self.root / "pyrlab/layers/gone").read_bytes())
+        return snapshot(self.root / "pyrlab/remaining")
 
     def inside(self, code: str, *arguments: str, before: str = "true") -> subprocess.CompletedProcess[str]:
         """Run `code` where this root is the current folder and /proc is its own, after the shell's `before`."""
@@ -112,6 +117,11 @@ class Step:
         return subprocess.run(
             [*unshare, *shell, *python], cwd=self.root, env=environment, capture_output=True, text=True
         )
+
+
+def made_in(folder: Path) -> list[Path]:
+    """The layers in a folder, in order."""
+    return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
 @pytest.fixture
@@ -168,6 +178,18 @@ def link_to_folder(root: Path) -> None:
     put(root / "etc/link/file")
 
 
+def file_to_folder(root: Path) -> None:
+    """Put a folder with a file where a file is."""
+    (root / "etc/setting").unlink()
+    put(root / "etc/setting/file")
+
+
+def folder_to_file(root: Path) -> None:
+    """Put a file where a folder is."""
+    shutil.rmtree(root / "usr/share/doc")
+    put(root / "usr/share/doc")
+
+
 def odd_names(root: Path) -> None:
     """Names with blanks, line ends, bytes that are not UTF-8, and some that sort between a folder and its files."""
     for name in ("a", "a b", "a-b", "a\nb", os.fsdecode(b"a\xff"), "a.b/c", "a+/c", "-", "\\", "*"):
@@ -193,6 +215,11 @@ CHANGES: list[tuple[str, Callable[[Path], object]]] = [
     ("folder to link", moved_folder),
     ("link to nowhere", lambda root: (root / "etc/nowhere").symlink_to("/not/there")),
     ("new empty folder", lambda root: (root / "opt/a/b").mkdir(parents=True)),
+    ("file gone", lambda root: (root / "etc/setting").unlink()),
+    ("link gone", lambda root: (root / "etc/link").unlink()),
+    ("folder gone", lambda root: shutil.rmtree(root / "usr/share/doc")),
+    ("file to folder", file_to_folder),
+    ("folder to file", folder_to_file),
     ("named pipe", lambda root: os.mkfifo(root / "etc/pipe")),
     ("odd names", odd_names),
     ("nothing", lambda root: None),
@@ -218,7 +245,8 @@ def test_the_image_is_what_was_installed(step: Step, change: Callable[[Path], ob
     step.install("package", "/usr/share/package/file")
     change(step.root)
     installed = snapshot(step.root)
-    assert lay_over(snapshot(step.parent), step.split()) == installed
+    folders = step.split()
+    assert lay_over(step.remaining(), folders) == installed
 
 
 @pytest.mark.parametrize("kind", ["small", "large"])
@@ -337,15 +365,17 @@ def test_what_differs_by_chance_stays_behind(step: Step) -> None:
     assert all((step.root / path).exists() for path in paths)
 
 
-@pytest.mark.parametrize("gone", ["etc/setting", "etc/link", "usr/share/doc"])
-def test_a_removed_file_of_the_parent_is_an_error(step: Step, gone: str) -> None:
-    """A user whose package removes another's files reads which; layers of files cannot leave one out."""
-    path = step.root / gone
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    removed = 3 if gone == "usr/share/doc" else 1
-    sentence = f"^pyrlab: installing removed {removed} files of the parent image, the first is /{gone}$"
-    with pytest.raises(SystemExit, match=sentence):
-        step.split()
+def test_what_is_gone_is_named_once(step: Step) -> None:
+    """An image loses what installing removed, a folder at once, and the folders that it was in get the one time."""
+    shutil.rmtree(step.root / "usr/share/doc")
+    replace(step.root / "etc/setting", "hosts")
+    (step.root / "etc/link").unlink()
+    step.split()
+    gone = step.root / "pyrlab/layers/gone"
+    assert gone.read_bytes() == b"/etc/link\0/usr/share/doc\0"
+    layers.remove(step.parent, gone.read_bytes())
+    assert not os.path.lexists(step.parent / "etc/link")
+    assert {(step.parent / path).stat().st_mtime for path in ("etc", "usr/share")} == {layers.EPOCH}
 
 
 def test_what_is_mounted_over_is_neither_gone_nor_new(step: Step) -> None:
@@ -355,7 +385,8 @@ def test_what_is_mounted_over_is_neither_gone_nor_new(step: Step) -> None:
     folder = step.root / "pyrlab/layers"
     run = step.inside(split, str(step.root), str(step.parent), str(folder), before=mounts)
     assert run.returncode == 0, run.stderr
-    assert not files(folder.iterdir())
+    assert not files(made_in(folder))
+    assert (folder / "gone").read_bytes() == b""
 
 
 def test_the_command_splits_its_own_file_system(step: Step) -> None:
@@ -365,9 +396,9 @@ def test_the_command_splits_its_own_file_system(step: Step) -> None:
     step.install("package", "/usr/share/package/file", listed=["/bin/new"])
     put(step.root / "usr/bin/new")
     command = "os.chroot('.'); pathlib.Path('/usr/bin/generated').write_text(''); layers.main()"
-    run = step.inside(command, "/pyrlab/parent", "/pyrlab/layers", str(COUNT))
+    run = step.inside(command, "split", "/pyrlab/parent", "/pyrlab/layers", str(COUNT))
     assert run.returncode == 0, run.stderr
-    folders = sorted((step.root / "pyrlab/layers").iterdir())
+    folders = made_in(step.root / "pyrlab/layers")
     new = folders[where(folders, "/usr/bin/new")]
     assert (new / "usr/share/package/file").exists()
     assert (new / "usr/bin/new").stat().st_mtime == OLD

@@ -120,7 +120,7 @@ def test_changes(tmp_path: Path) -> None:
         for name, content in sets.items():
             python = f"python:3.14@sha256:{folder.name:0<64}" if name == "base_debs" else ""
             locks.Lock(name, "0123456789abcdef", python, content).write(folder)
-    found = locks.changes(old, new)
+    found = locks.changes(locks.read(old), locks.read(new))
     assert found == [
         locks.Change("Debian", "libgsl28", "", "2.8"),
         locks.Change("Debian", "r-cran-zoo", "1.8-13", "1.8-14"),
@@ -140,7 +140,62 @@ def test_changes(tmp_path: Path) -> None:
     assert locks.notes(found[:4]) == [
         "locked libgsl28 2.8, r-cran-zoo 1.8-14 (was 1.8-13), send2trash 1.8.4 (was 1.8.3), glue 1.8 (was 1.7)"
     ]
-    assert locks.changes(old, old) == []
+    assert locks.changes(locks.read(old), locks.read(old)) == []
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose base_debs.txt and lock were committed together, and staged."""
+    for name in ("ROOT", "STAGED", "APART"):
+        monkeypatch.setattr(locks, name, tmp_path / name)
+    (tmp_path / "ROOT").mkdir()
+    for name in locks.NAMES:
+        locks.Lock(name, "0" * 15 + "1", "", "", "0" * 16).write(tmp_path / "ROOT")
+    write(tmp_path / "ROOT", "curl 1\n")
+    locks.stage()
+    return tmp_path
+
+
+def write(folder: Path, content: str, lists: str = "1" * 16) -> None:
+    """Write the lock of base_debs.txt, whose lines have the digest `lists`."""
+    locks.Lock("base_debs", "0123456789abcdef", "python:3.14@sha256:12", content, lists).write(folder)
+
+
+def test_debian_moves_on_and_the_checkout_stays(places: Path) -> None:
+    """What only the archive has changed leaves the committed lock alone, and is what later builds go by."""
+    write(places / "STAGED", "curl 2\n")
+    before = (places / "ROOT/base_debs.lock").read_text()
+    locks.publish(asked=False)
+    assert (places / "ROOT/base_debs.lock").read_text() == before
+    assert not locks.published(["base_debs"])
+    locks.stage()
+    assert locks.Lock.read(places / "STAGED", "base_debs").content == "curl 2\n"
+
+
+def test_another_committed_lock_counts_again(places: Path) -> None:
+    """A lock that git brings is what builds go by, whatever they had made of the one before."""
+    write(places / "STAGED", "curl 2\n")
+    locks.publish(asked=False)
+    write(places / "ROOT", "curl 3\n")
+    locks.stage()
+    assert locks.Lock.read(places / "STAGED", "base_debs").content == "curl 3\n"
+
+
+@pytest.mark.parametrize(("lists", "asked"), [("1" * 16, True), ("2" * 16, False)], ids=["asked", "list-changed"])
+def test_a_lock_is_written_where_one_wants_it(places: Path, lists: str, asked: bool) -> None:
+    """A changed list, or make lock, brings the new lock into the checkout."""
+    write(places / "STAGED", "curl 2\n", lists)
+    locks.publish(asked=asked)
+    assert locks.Lock.read(places / "ROOT", "base_debs").content == "curl 2\n"
+    assert locks.published(["base_debs"])
+
+
+def test_what_rests_on_a_lock_follows_it(places: Path) -> None:
+    """Where a changed list moves another list's packages, the checkout has both or neither."""
+    locks.Lock("r_debs", "0" * 15 + "2", "", "r-base-core 1\n", "0" * 16).write(places / "STAGED")
+    write(places / "STAGED", "curl 2\n", "2" * 16)
+    locks.publish(asked=False)
+    assert locks.Lock.read(places / "ROOT", "r_debs").content == "r-base-core 1\n"
 
 
 def test_what_is_installed_of_a_lock() -> None:

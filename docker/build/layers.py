@@ -5,9 +5,14 @@ from the parent image, asks which package owns it, and links it to ``LAYERS/NN``
 each folder as one layer, so a layer's bytes depend on its packages alone. The stage itself stays complete:
 the next stage of packages can start from it before any image is put together.
 
-    layers.py PARENT LAYERS COUNT
+    layers.py split PARENT LAYERS COUNT
 
-does so for the Debian packages of this very file system, where PARENT is the mounted parent image.
+does so for the Debian packages of this very file system, where PARENT is the mounted parent image. What the stage has
+removed of the parent no folder can tell, so LAYERS/gone names it, and
+
+    layers.py remove GONE
+
+removes it on top of the parent, before the folders are copied.
 """
 
 from __future__ import annotations
@@ -126,20 +131,30 @@ def dpkg_owners(root: Path, paths: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def changed(root: Path, parent: Path, below: str = "") -> dict[str, Entry]:
-    """What the tree `root` has below its folder `below` and `parent` has not, or has otherwise.
+def changed(root: Path, parent: Path, below: str = "") -> tuple[dict[str, Entry], list[str]]:
+    """What the tree `root` has below its folder `below` and `parent` has not, or has otherwise; and what is gone.
 
-    Raises SystemExit where `root` lacks a file of `parent`: a layer of files cannot express that.
+    Gone is whatever `parent` has and `root` has not, and a folder that is none any more, or was none; of a folder with
+    all that was in it, the folder.
     """
     after, before = scan(root, below), scan(parent, below)
-    gone = sorted(path for path in before.keys() - after.keys() if not present(root, path))
-    if gone:
-        sys.exit(f"pyrlab: installing removed {len(gone)} files of the parent image, the first is {gone[0]}")
+    gone: list[str] = []
+    for path in sorted(before, key=lambda path: path.split("/")):
+        if gone and path.startswith(f"{gone[-1]}/"):
+            continue
+        now = after.get(path)
+        if is_folder(now) != is_folder(before[path]) if now else not present(root, path):
+            gone.append(path)
     return {
         path: entry
         for path, entry in after.items()
         if not entry.same(before.get(path)) or attributes(f"{root}{path}") != attributes(f"{parent}{path}")
-    }
+    }, gone
+
+
+def is_folder(entry: Entry) -> bool:
+    """Whether it is a folder, and no link to one."""
+    return stat.S_ISDIR(entry.status.st_mode)
 
 
 def present(root: Path, path: str) -> bool:
@@ -193,7 +208,7 @@ def folder(source: Path, target: Path, made: dict[str, None]) -> None:
 
 def split_debs(root: Path, parent: Path, layers: Path, count: int, since: float) -> None:
     """Split what apt installed in `root` into `count` folders; the last is dpkg's own state."""
-    entries = changed(root, parent)
+    entries, gone = changed(root, parent)
     # Files bring their folders along. Many packages may claim a folder without a file: it is nobody's.
     owners = dpkg_owners(root, (path for path in entries if not stat.S_ISDIR(entries[path].status.st_mode)))
     sizes: dict[str, int] = {}
@@ -203,7 +218,16 @@ def split_debs(root: Path, parent: Path, layers: Path, count: int, since: float)
     folders = [layers / f"{number:02d}" for number in range(count)]
     for layer in folders:  # COPY wants each of them, an empty one included
         layer.mkdir(parents=True)
+    (layers / "gone").write_bytes(b"".join(os.fsencode(path) + b"\0" for path in gone))
     collect(root, entries.values(), lambda path: folders[bins[owners[path]] if path in owners else -1], since)
+
+
+def remove(root: Path, gone: bytes) -> None:
+    """Remove from `root` what is `gone`, and give the folders that it was in EPOCH as their time."""
+    for name in filter(None, gone.split(b"\0")):
+        path = root / os.fsdecode(name)[1:]
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        os.utime(path.parent, (EPOCH, EPOCH))
 
 
 def split_tree(folder: str, parent: Path, layer: Path, owner: tuple[int, int]) -> None:
@@ -219,7 +243,7 @@ def split_tree(folder: str, parent: Path, layer: Path, owner: tuple[int, int]) -
             os.chmod(path, 0o2775)
         elif stat.S_ISREG(entry.status.st_mode):
             os.chmod(path, 0o775 if entry.status.st_mode & 0o100 else 0o664)
-    entries = changed(root, parent, folder)
+    entries, _ = changed(root, parent, folder)
     collect(root, entries.values(), lambda path: layer, since=0)
 
 
@@ -232,9 +256,14 @@ def step_started() -> float:
 
 
 def main() -> None:
-    """Split the Debian packages of this very file system; see the module's docstring."""
-    parent, layers, count = sys.argv[1:]
-    split_debs(Path("/"), Path(parent), Path(layers), int(count), since=step_started())
+    """Dispatch; see the module's docstring."""
+    match sys.argv[1:]:
+        case "split", parent, layers, count:
+            split_debs(Path("/"), Path(parent), Path(layers), int(count), since=step_started())
+        case "remove", gone:
+            remove(Path("/"), Path(gone).read_bytes())
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 """Go online from a build step: through which proxies, to which index, trusting which certificates.
 
 network.py run COMMAND …   run a command that goes online; where a proxy is to blame for its failure, say so
+network.py bootstrap COMMAND …   the same of one whose own apt takes nothing but a proxy of the environment
 network.py explain         say so of a command whose last words are on standard input, as for the bootstrap
 network.py check           say what is wrong with the proxies before anything goes through them
 network.py index           print, as JSON, the variables with which pip and uv find PIPPROXY
@@ -34,6 +35,18 @@ PARAMETERS = ("APTPROXY", "PIPPROXY", "PIPHOST", *PROXIES)
 ADDRESSES = ("APTPROXY", "PIPPROXY", "http_proxy", "https_proxy")  # those that are one
 TRUST = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
 APT = Path("/etc/apt")
+# What apt does is the same on every Python image: the image's own settings, which in a registry's empty the cache mount
+# after each run, are left out. A build step that is cut short is thrown away whole, so syncing its files buys nothing.
+APT_SETTINGS = [
+    'Dir::Etc::Main "/dev/null"',
+    'Dir::Etc::Parts "/dev/null"',
+    'Acquire::Languages "none"',
+    'Acquire::Retries "3"',
+    'APT::Install-Recommends "false"',
+    'APT::Keep-Downloaded-Packages "true"',
+    'Dpkg::Options:: "--force-unsafe-io"',
+    'Dpkg::Use-Pty "0"',
+]
 MEMORY = Path("/dev/shm")  # what may hold a password is not even in the build cache
 
 
@@ -53,10 +66,9 @@ def connect() -> None:
         os.environ |= dict.fromkeys(TRUST, str(CA))
     if index := index_settings():
         os.environ |= {**index, "UV_HTTP_TIMEOUT": "120"}  # seconds; a cache fetches before it answers
-    if settings := apt_settings():
-        config = MEMORY / "pyrlab-apt.conf"
-        config.write_text("".join(f"{line};\n" for line in settings))
-        os.environ["APT_CONFIG"] = str(config)
+    config = MEMORY / "pyrlab-apt.conf"
+    config.write_text("".join(f"{line};\n" for line in [*APT_SETTINGS, *apt_settings()]))
+    os.environ["APT_CONFIG"] = str(config)
 
 
 def index_settings() -> dict[str, str]:
@@ -262,8 +274,10 @@ def ask(url: str, proxies: dict[str, str]) -> tuple[int, str, bytes]:
 def main() -> None:
     """Dispatch; see the module's docstring."""
     verb, *rest = sys.argv[1:]
-    if verb == "run":
+    if verb in ("run", "bootstrap"):
         connect()
+        if verb == "bootstrap" and (proxy := parameters().get("APTPROXY")):
+            os.environ["http_proxy"] = proxy
         sys.exit(run(rest).returncode)
     elif verb == "index":
         print(json.dumps(index_settings()))

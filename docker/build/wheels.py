@@ -40,7 +40,7 @@ ENVIRONMENT = CACHE / "pyrlab-environment"  # every wheel of the last plan, inst
 
 def uv(*arguments: str | Path, environment: Path = VENV) -> subprocess.CompletedProcess[str]:
     """Run uv for an environment; what it says on stderr is shown and kept."""
-    command = ["/pyrlab/tools/uv", *map(str, arguments), "--python", str(environment / "bin/python")]
+    command = ["/pyrlab/uv/uv", *map(str, arguments), "--python", str(environment / "bin/python")]
     return network.run(command, quiet=True)
 
 

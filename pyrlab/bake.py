@@ -1,0 +1,73 @@
+"""Let BuildKit bake targets of docker/bake.hcl, and go on where it stumbles over a fault of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable
+
+from pyrlab.docker import ROOT, Problem, docker
+from pyrlab.progress import Progress
+
+BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
+# BuildKit gives up where the build that a shared step came with has ended. It also says that a build has failed whose
+# results are all there, where a busy disk lets it not write how they came about within 20 seconds (moby/buildkit#3966).
+# And at times it drops a snapshot that another of several builds at a time still needs, in engines before 30
+# (moby/buildkit#6808, mended by #6821 and #7035).
+LOST = r"snapshot (\S+) does not exist"
+LOSES = 30  # the major version of the engine that does not lose snapshots any more
+NO_HISTORY = "DeadlineExceeded"
+STUMBLE = rf"{LOST}|{NO_HISTORY}|no active sessions"
+PAUSE = 5  # seconds, for what keeps it busy to get on
+
+
+def bake(
+    targets: list[str],
+    progress: Progress,
+    environment: dict[str, str],
+    *options: str,
+    done: Callable[[], bool] = lambda: False,
+    attempts: int = 5,
+) -> None:
+    """Run bake on `targets`; raises Problem with the sentence of pyrlab's own tools where one failed.
+
+    Where BuildKit itself stumbled, it is asked again: what is done by then counts. It is not where it has no history to
+    show, and `done` says that nothing else is wanting.
+    """
+    command = [*BAKE, "--progress=rawjson", *options, *targets]
+    # Targets that others start from need no image of their own in the store.
+    merged = {**os.environ, **environment, "BUILDX_NO_DEFAULT_LOAD": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=merged, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        words = "\n".join(progress.follow(process.stderr))
+    if process.returncode:
+        if re.search(NO_HISTORY, words) and done():
+            progress.forget(NO_HISTORY)
+            return
+        if attempts > 1 and re.search(STUMBLE, words):
+            if lost := set(re.findall(LOST, words)):
+                version = docker("version", "--format", "{{.Server.Version}}")
+                if int(version.partition(".")[0]) >= LOSES:
+                    raise Problem(progress.failure())
+                for snapshot in lost:
+                    forget_snapshot(snapshot)
+            time.sleep(PAUSE)
+            progress.forget(STUMBLE)
+            progress.log.write(f"--- again: {' '.join(targets)}\n")
+            bake(targets, progress, environment, *options, done=done, attempts=attempts - 1)
+            return
+        raise Problem(progress.failure())
+
+
+def forget_snapshot(snapshot: str) -> None:
+    """Remove what BuildKit's cache says of a snapshot that it has lost, as soon as no build uses it any more."""
+    this = f"--filter=id={snapshot}"
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        docker("buildx", "prune", "--force", this)
+        if snapshot not in docker("buildx", "du", this):
+            return
+        time.sleep(1)
+    raise Problem(f"the engine has lost a part of its build cache ({snapshot}); make clean removes the cache")
