@@ -121,11 +121,11 @@ def archive_of_this_machine() -> str:
     """The address of Debian's archive as this machine's apt has it; empty where it has none, or not Debian's keys."""
     if not KEYS.exists() or not shutil.which("apt-get"):
         return ""
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
-    rows = [line.split() for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines()]
-    release = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    said = subprocess.run(["apt-get", "--print-uris", "update"], capture_output=True, text=True).stdout
+    release = platform.freedesktop_os_release().get("VERSION_CODENAME")
     suites = {release, "trixie", "stable", "testing", "unstable", "sid"}
-    return next((row[0] for row in rows if len(row) == 3 and row[1] in suites and row[2] == "main"), "")
+    found = re.findall(r"^'(\S+)/dists/([\w-]+)/InRelease'", said, re.MULTILINE)
+    return next((address for address, suite in found if suite in suites), "")
 
 
 def unpack(source: str, folder: Path) -> str:

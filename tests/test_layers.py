@@ -102,7 +102,7 @@ class Step:
     def remaining(self) -> Snapshot:
         """What is left of the parent image on which the layers are laid."""
         copy(self.parent, self.root / "pyrlab/remaining")
-        layers.remove(self.root / "pyrlab/remaining", (self.root / "pyrlab/layers/gone").read_bytes())
+        layers.remove(self.root / "pyrlab/remaining", (self.root / "pyrlab/layers/gone").read_bytes(), SINCE)
         return snapshot(self.root / "pyrlab/remaining")
 
     def inside(self, code: str, *arguments: str, before: str = "true") -> subprocess.CompletedProcess[str]:
@@ -373,7 +373,7 @@ def test_what_is_gone_is_named_once(step: Step) -> None:
     step.split()
     gone = step.root / "pyrlab/layers/gone"
     assert gone.read_bytes() == b"/etc/link\0/usr/share/doc\0"
-    layers.remove(step.parent, gone.read_bytes())
+    layers.remove(step.parent, gone.read_bytes(), SINCE)
     assert not os.path.lexists(step.parent / "etc/link")
     assert {(step.parent / path).stat().st_mtime for path in ("etc", "usr/share")} == {layers.EPOCH}
 

@@ -222,12 +222,16 @@ def split_debs(root: Path, parent: Path, layers: Path, count: int, since: float)
     collect(root, entries.values(), lambda path: folders[bins[owners[path]] if path in owners else -1], since)
 
 
-def remove(root: Path, gone: bytes) -> None:
-    """Remove from `root` what is `gone`, and give the folders that it was in EPOCH as their time."""
+def remove(root: Path, gone: bytes, since: float) -> None:
+    """Remove from `root` what is `gone`; the folders that it was in, newer than `since` (seconds) now, get EPOCH."""
+    folders = {root / "etc"}  # where BuildKit makes what it mounts there, if the image has none
     for name in filter(None, gone.split(b"\0")):
         path = root / os.fsdecode(name)[1:]
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        os.utime(path.parent, (EPOCH, EPOCH))
+        folders.add(path.parent)
+    for folder in folders:
+        if folder.stat().st_mtime >= since:
+            os.utime(folder, (EPOCH, EPOCH))
 
 
 def split_tree(folder: str, parent: Path, layer: Path, owner: tuple[int, int]) -> None:
@@ -261,7 +265,7 @@ def main() -> None:
         case "split", parent, layers, count:
             split_debs(Path("/"), Path(parent), Path(layers), int(count), since=step_started())
         case "remove", gone:
-            remove(Path("/"), Path(gone).read_bytes())
+            remove(Path("/"), Path(gone).read_bytes(), since=step_started())
         case _:
             sys.exit(__doc__)
 

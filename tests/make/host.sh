@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Runs an engine of its own in a privileged container, with the image store STORE (classic or containerd), for the user
+# ada, whose uid is ADA. Its network leads to the machine around it and no further.
+set -euo pipefail
+
+useradd --uid "$ADA" --no-create-home --home-dir /home/ada --shell /bin/bash --groups docker ada
+chown ada: /home/ada
+ip route delete default
+# A file system of its own goes at once with the container; to remove what an engine has, file by file, takes minutes.
+truncate --size 60G /disk
+mkfs.ext4 -q /disk
+loop=$(losetup --find)
+[ -e "$loop" ] || mknod "$loop" b 7 "${loop#/dev/loop}"
+losetup "$loop" /disk
+trap 'umount --lazy /var/lib/docker; losetup --detach "$loop"' EXIT
+mkdir -p /var/lib/docker
+mount -o nobarrier "$loop" /var/lib/docker
+mkdir -p /etc/docker
+[ "$STORE" = containerd ] && snapshotter=true || snapshotter=false
+echo "{ \"features\": { \"containerd-snapshotter\": $snapshotter } }" >/etc/docker/daemon.json
+dockerd &
+trap 'kill %1' TERM
+wait || wait
