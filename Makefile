@@ -42,7 +42,7 @@ RUN := PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
 .DEFAULT_GOAL := help
 .PHONY: help doctor engine engine-ready build build_base build_pylab build_rbase build_rlab pylab rlab \
   start_pylab start_rlab stop stop_pylab stop_rlab url_pylab url_rlab logs_pylab logs_rlab bash_pylab bash_rlab \
-  lock outdated upgrade manifest diff sbom list tunnel proxies stop_proxies test lint bench clean
+  lock outdated upgrade manifest diff sbom list tunnel proxies stop_proxies test check prove lint bench clean
 
 ##@ Set up
 help: ## Show this help
@@ -149,14 +149,24 @@ stop_proxies: ## Stop them; what they hold stays
 	@$(RUN).proxies stop
 
 ##@ Develop pyrlab
-test: engine-ready .venv/ready ## Prove everything: lint, units, images, labs, notebooks, browser
-	@tests/run.sh $(P)
+test: engine-ready .venv/ready ## Prove it: check, then images, labs, notebooks and a browser, then what rebuilds; or P=tests/…
+	@tests/setup.sh
+	@$(if $(P),,tests/lint.sh &&) tests/run.sh $(or $(P),check built tiny)
+
+check: .venv/ready ## Check what needs no engine: style, types, and the tests of single parts
+	@tests/lint.sh
+	@tests/run.sh check
+
+prove: engine-ready .venv/ready ## Prove what takes long: two clean builds of the lists, on two machines, are the same
+	@tests/setup.sh
+	@tests/run.sh prove
 
 lint: .venv/ready ## Check the style and types of every file
 	@tests/lint.sh
 
 bench: engine-ready .venv/ready ## Measure pyrlab beside the plain way, and write bench/RESULTS.md
-	@PYTHONPATH=.:tests .venv/bin/python bench/bench.py $(RUNS)
-
-.venv/ready: tests/requirements.txt tests/setup.sh
 	@tests/setup.sh
+	@PYTHONPATH=.:tests:tests/make .venv/bin/python bench/bench.py $(RUNS)
+
+.venv/ready: tests/requirements.txt tests/venv.sh
+	@tests/venv.sh

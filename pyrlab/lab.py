@@ -220,16 +220,16 @@ def stop(labs: list[str]) -> None:
 def list_labs() -> None:
     """Print the running labs of this machine: name, URL, notebooks, memory."""
     names = docker("ps", "--filter", "label=org.pyrlab.lab", "--format", "{{.Names}}").split()
-    if not names:
-        print("no lab runs; start one with make pylab or make rlab")
-        return
     stats = dict(
         line.split("\t", 1)
-        for line in docker("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}", *names).splitlines()
+        for line in docker("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
     )
-    for name in sorted(names):
-        lab = Running.of(inspect("container", name) or {})
-        print(f"{name}\n  URL        {lab.url()}\n  notebooks  {lab.files}\n  memory     {stats[name].split(' / ')[0]}")
+    labs = [Running.of(container) for name in sorted(names) if (container := inspect("container", name))]
+    if not labs:
+        print("no lab runs; start one with make pylab or make rlab")
+    for lab in labs:
+        memory = stats.get(lab.name, "unknown").split(" / ")[0]
+        print(f"{lab.name}\n  URL        {lab.url()}\n  notebooks  {lab.files}\n  memory     {memory}")
 
 
 def tunnel(host: str) -> None:

@@ -11,9 +11,7 @@ mypy docker/build
 mypy docker/sbom
 mypy docker/run/*.py docker/run/pdf
 mypy tests
-MYPYPATH=docker/build:tests mypy bench
-mapfile -t scripts < <(git ls-files --cached --others --exclude-standard '*.sh')
-shellcheck "${scripts[@]}"
+MYPYPATH=docker/build:tests:tests/make mypy bench
+git ls-files -z --cached --others --exclude-standard '*.sh' | xargs -0 shellcheck
 python3 -m pyrlab.dockerfile | hadolint -
-hadolint docker/debian/Dockerfile docker/proxies/Dockerfile
-pytest --quiet tests/test_documentation.py
+hadolint docker/debian/Dockerfile docker/proxies/Dockerfile tests/make/*.Dockerfile

@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Proves everything, the fast checks first (make test). Arguments choose tests, as in run.sh tests/test_layers.py.
+# Runs the tests, the fast ones first: run.sh LANE …, folders of tests, or what pytest takes, as tests/check/test_r.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if [ $# = 0 ]; then tests/lint.sh; fi
-.venv/bin/pytest --durations=10 "$@"
+for lane in "$@"; do
+  case "$lane" in
+    check) .venv/bin/pytest --quiet tests/check ;;
+    built | tiny | prove) # two at a time; what must not is one group
+      .venv/bin/pytest --quiet --numprocesses 2 --dist loadgroup "tests/$lane" ;;
+    *) exec .venv/bin/pytest "$@" ;;
+  esac
+done

@@ -1,16 +1,13 @@
 #!/usr/bin/env bash
-# Sets up what tests and bench need: the Python packages in .venv, Chromium, a registry and a puller, a proxy, an ssh
-# server.
+# Installs what tests and bench need beside .venv: Chromium, a registry and a puller, a proxy, an ssh server.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 debian_packages=()
-python3 -c 'import ensurepip' 2>/dev/null || debian_packages+=(python3-venv)
 command -v chromium >/dev/null || debian_packages+=(chromium)
 command -v docker-registry >/dev/null || debian_packages+=(docker-registry)
 command -v skopeo >/dev/null || debian_packages+=(skopeo)
-command -v ip >/dev/null || [ -x /usr/sbin/ip ] || debian_packages+=(iproute2)
 [ -x /usr/sbin/squid ] || debian_packages+=(squid-openssl)
 command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] || debian_packages+=(openssh-server)
 if [ "${#debian_packages[@]}" -gt 0 ]; then
@@ -31,8 +28,3 @@ if [ "${#debian_packages[@]}" -gt 0 ]; then
     as_root systemctl --quiet disable ssh.service ssh.socket
   fi
 fi
-echo "tests: setting up .venv" >&2
-rm -rf .venv
-python3 -m venv .venv
-.venv/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
-touch .venv/ready

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from typing import Any
 import pytest
 
 import manifest as contents_of
-from conftest import CHANGED, NAMES, ROOT, TAG, docker, git, layers, run_make
-from pyrlab.dockerfile import PARENT
+from checkout import NAMES, ROOT, TAG, copy_checkout, docker, run_make
 
 # What a package manager itself says is installed, a line each: name and version.
 ASKED = {
@@ -70,28 +68,6 @@ def test_size_of_a_package() -> None:
     files = int(docker("run", "--rm", f"pylab:{TAG}", "python", "-c", count))
     [size] = [p["size"] for p in manifest("pylab")["packages"] if p["name"] == "pandas"]
     assert files < size < 2 * files
-
-
-# A registry's Python image has its Python where Debian's packages know nothing of it.
-REGISTRYS = """
-cp /usr/bin/python3.* /usr/local/bin/python3
-cp -r /usr/lib/python3.* /usr/local/lib/
-export PYTHONPATH=$(echo /opt/venv/lib/python3*/site-packages)
-/usr/local/bin/python3 /tools/manifest.py pyrlab-base python:3 /lists /none /pyrlab/manifest
-cat /pyrlab/manifest/usr/share/pyrlab/manifest.json
-"""
-
-
-@pytest.mark.usefixtures("images")
-def test_python_of_a_registry(tmp_path: Path) -> None:
-    """Python itself is accounted for where it is not Debian's."""
-    mounts = [f"--volume={ROOT}/docker/build:/tools:ro", f"--volume={tmp_path}:/lists:ro"]
-    said = docker("run", "--rm", "--user=0", "--entrypoint=sh", *mounts, f"pyrlab-base:{TAG}", "-euc", REGISTRYS)
-    found = json.loads(said)
-    [python] = [p for p in found["packages"] if p["ecosystem"] == "base"]
-    assert (python["name"], python["version"], python["why"]) == ("python", found["versions"]["Python"], ["python:3"])
-    assert python["size"] > 20_000_000
-    assert found["nobodys"]["size"] < found["size"] / 100
 
 
 @pytest.mark.parametrize(
@@ -165,25 +141,10 @@ def test_asked_for_nothing_there() -> None:
     assert "pyrlab: no image has a package named pandsa" in shown.stderr
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_lists_of_packages(name: str, changed: Path) -> None:
-    """After a build, the checkout's lists say what each image has and its parent has not."""
-    above = (
-        {(p["ecosystem"], p["name"]): p["version"] for p in manifest(PARENT[name], CHANGED)["packages"]}
-        if name in PARENT
-        else {}
-    )
-    own = [
-        f"{p['ecosystem']} {p['name']} {p['version']}"
-        for p in manifest(name, CHANGED)["packages"]
-        if above.get((p["ecosystem"], p["name"])) != p["version"]
-    ]
-    assert (changed / f"packages/{name}.txt").read_text().splitlines() == own
-
-
 @pytest.mark.usefixtures("images")
-def test_standard_formats(checkout: Path) -> None:
+def test_standard_formats(tmp_path: Path) -> None:
     """Other tools read what is in an image as CycloneDX and SPDX, which say the same as the manifest."""
+    checkout = copy_checkout(tmp_path / "pyrlab")
     for made_by_builds in ("locks", "lists", "manifests"):
         shutil.rmtree(checkout / ".cache" / made_by_builds, ignore_errors=True)
     made = run_make(checkout, "sbom")
@@ -200,62 +161,3 @@ def test_standard_formats(checkout: Path) -> None:
     assert [ref for ref in needs[ggplot2] if ref.startswith("pkg:cran/rlang@")]
     spdx = json.loads((checkout / "sbom/rlab.spdx.json").read_text())
     assert {f"{package['name']} {package['versionInfo']}" for package in spdx["packages"][1:]} == packages
-
-
-def differences(checkout: Path, before: str, after: str) -> str:
-    """What make diff says."""
-    run = run_make(checkout, "diff", A=before, B=after)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
-def test_two_tags(changed: Path) -> None:
-    """Between two builds, every image tells what came, went and changed, what it shares, and what it costs to pull."""
-    said = differences(changed, TAG, CHANGED)
-    parts = dict(re.findall(r"^([\w-]+): (.*(?:\n.+)*)", said, re.MULTILINE))
-    assert [*parts] == [*NAMES]
-    added = {"pyrlab-base": ("tree", "Debian"), "pylab": ("cowsay", "Python"), "rlab": ("docopt", "R")}
-    for name, (package, ecosystem) in added.items():
-        assert re.search(rf"^{package} +{ecosystem} +\(new\) → \S+ +\+\d+\.\d MB$", parts[name], re.MULTILINE)
-    assert re.search(r"^duckdb +Python +\S+ → \S+ +[+-]", parts["pylab"], re.MULTILINE)
-    assert parts["rlab-base"].splitlines()[1] == "the same packages as its parent's"
-    for name, part in parts.items():
-        [(shared, count, pulled)] = re.findall(r"(\d+) of (\d+) layers shared, ([\d.]+) MB to pull", part)
-        before, after = layers(f"{name}:{TAG}"), layers(f"{name}:{CHANGED}")
-        assert (int(shared), int(count)) == (sum(layer in before for layer in after), len(after))
-        assert 0 < float(pulled) < 100
-
-
-def test_an_archive(changed: Path, tmp_path: Path) -> None:
-    """An archive of docker save is compared as the image that it was made of."""
-    archive = tmp_path / "base.tar"
-    docker("image", "save", "--output", str(archive), f"pyrlab-base:{CHANGED}")
-    before = sorted(docker("image", "ls", "--all", "--no-trunc").splitlines())
-    compared = differences(changed, f"pyrlab-base:{TAG}", str(archive))
-    assert compared == differences(changed, f"pyrlab-base:{TAG}", f"pyrlab-base:{CHANGED}")
-    assert "\ntree " in compared
-    assert sorted(docker("image", "ls", "--all", "--no-trunc").splitlines()) == before
-
-
-def test_a_revision(changed: Path, tmp_path: Path) -> None:
-    """A git revision stands for the lists of packages that it has."""
-    copy = tmp_path / "pyrlab"
-    subprocess.run(["cp", "-r", str(changed), str(copy)], check=True)
-    git(copy, "init")
-    git(copy, "add", "packages")
-    git(copy, "commit", "--message=After")
-    lists = copy / "packages"
-    kept = [line for line in (lists / "pylab.txt").read_text().splitlines() if not line.startswith("Python cowsay")]
-    (lists / "pylab.txt").write_text("\n".join([*kept, "Python mooing 1.0", ""]))
-    git(copy, "commit", "--all", "--message=Before")
-    said = differences(copy, "HEAD", "HEAD^")
-    assert re.search(r"^pylab\ncowsay  Python  \(new\) → \S+\nmooing  Python +1.0 → \(gone\)\n", said, re.MULTILINE)
-    assert differences(copy, "HEAD^", CHANGED).count("the same packages") == len(NAMES)
-
-
-@pytest.mark.usefixtures("images")
-def test_what_is_nothing(checkout: Path) -> None:
-    """What is neither build nor revision is named."""
-    run = run_make(checkout, "diff", A="nonesuch", B=TAG)
-    assert run.returncode != 0
-    assert "pyrlab: nonesuch is no tag, image or archive here, nor a git revision that has packages/" in run.stderr

@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 
 from remote import Lab, execute
 
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SMALLEST_FIGURE = 2048  # bytes; an empty white picture is smaller
 TIMEOUT = 300  # seconds for a whole notebook
 WIDGETS = {"application/vnd.jupyter.widget-view+json", "application/vnd.plotly.v1+json"}

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from conftest import PROJECT, build_records, copy_checkout, docker, forge, run_make, tagged
+from checkout import PROJECT, build_records, copy_checkout, docker, forge, run_make, tagged
 from remote import execute
 from servers import WebServer, free_port, serve_files
+
+pytestmark = pytest.mark.xdist_group("r")
 
 OWN = "r-packages"  # the tag of images that these tests rebuild, and the end of their labs' names
 AGENT = "R/4.5.0 R (4.5.0 x86_64-pc-linux-gnu x86_64 linux-gnu)"
@@ -33,10 +35,10 @@ def binary(r_repositories: Path, gateway: str) -> Iterator[WebServer]:
 
 
 @pytest.fixture(scope="module")
-def checkout(images: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def checkout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkout whose r_packages.txt a test may write, with the images under a tag of their own."""
     with tagged(OWN):
-        yield copy_checkout(tmp_path_factory.mktemp("r") / "pyrlab")
+        yield copy_checkout(tmp_path_factory.mktemp("r") / "pyrlab", tiny)
 
 
 def build(checkout: Path, server: WebServer, *lines: str) -> subprocess.CompletedProcess[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import secrets
 import subprocess
 from collections.abc import Iterator
@@ -12,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import NAMES, TAG, build_records, docker, layers, run_make, tagged
+from checkout import NAMES, TINY, build_records, docker, layers, run_make, tagged
 from pyrlab import bake
 from pyrlab.progress import Progress
-from servers import serve_registry
+
+pytestmark = pytest.mark.xdist_group("here")
 
 CHANGE = "change"  # the tag of images that these tests rebuild
 
@@ -43,8 +42,9 @@ def state(tag: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def own_images(images: str) -> Iterator[None]:
+def own_images(tiny: Path) -> Iterator[None]:
     """The images under a tag of their own."""
+    assert tiny.exists()
     with tagged(CHANGE):
         yield
 
@@ -79,30 +79,28 @@ def test_lost_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"snapshot {lost} does not exist" in (tmp_path / "log").read_text(), "nothing was lost"
 
 
-@pytest.mark.usefixtures("images")
 def test_nothing_changed(checkout: Path) -> None:
     """Building twice does nothing the second time, and says so for every image."""
-    before = state(TAG)
-    built = run_make(checkout, "build")
+    before = state(TINY)
+    built = run_make(checkout, "build", TAG=TINY)
     assert built.returncode == 0, built.stderr
     lines = built.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:5]] == [f"{name}:{TAG}" for name in NAMES]
+    assert [line.split()[0] for line in lines[1:5]] == [f"{name}:{TINY}" for name in NAMES]
     assert all(line.endswith("up to date") for line in lines[1:5])
     assert built.stderr == ""
-    assert state(TAG) == before
+    assert state(TINY) == before
 
 
-@pytest.mark.usefixtures("images")
 @pytest.mark.parametrize(("name", "line", "sentence"), MISTAKES, ids=[mistake[1] for mistake in MISTAKES])
 def test_mistake(checkout: Path, name: str, line: str, sentence: str) -> None:
     """A mistake in a list gives one sentence with list and line, and leaves the images as they were."""
-    before = state(TAG)
+    before = state(TINY)
     number = append(checkout / name, line)
-    built = run_make(checkout, "build", CRAN=NO_CRAN)
+    built = run_make(checkout, "build", TAG=TINY, CRAN=NO_CRAN)
     assert built.returncode != 0
     said = [words for words in built.stderr.splitlines() if words.startswith("pyrlab: ")]
     assert said == [f"pyrlab: {name} line {number}: {sentence}"]
-    assert state(TAG) == before
+    assert state(TINY) == before
 
 
 @pytest.mark.usefixtures("own_images")
@@ -120,62 +118,16 @@ def test_one_package_added(checkout: Path) -> None:
     assert docker("run", "--rm", f"pylab:{CHANGE}", "python", "-c", "import cowsay; print('moo')").endswith("moo")
 
 
-@pytest.mark.usefixtures("images")
 def test_list_missing(checkout: Path) -> None:
     """A list that is not there is named."""
     (checkout / "r_debs.txt").unlink()
-    built = run_make(checkout, "build")
+    built = run_make(checkout, "build", TAG=TINY)
     assert built.returncode != 0
     assert "pyrlab: the list r_debs.txt is missing; an empty file is a valid list" in built.stderr
 
 
-@pytest.fixture
-def python_image(tmp_path: Path, debian: Path) -> Iterator[str]:
-    """A Python image in a real registry on this machine, and nowhere in the engine's store."""
-    with serve_registry(tmp_path / "registry") as (address, _):
-        name = f"{address}/python:3-trixie"
-        docker("import", "--change", 'CMD ["python3"]', str(debian), name)
-        docker("push", name)
-        docker("image", "rm", name)
-        yield name
-
-
-@pytest.mark.usefixtures("images")
-def test_registry(checkout: Path, python_image: str) -> None:
-    """Where a registry answers, the images start from its Python image, layers and all."""
-    (checkout / "base_debs.txt").write_text("")  # what is listed is tried elsewhere
-    built = run_make(checkout, "build_base", TAG="registry", PYTHONBASE=python_image)
-    try:
-        assert built.returncode == 0, built.stderr
-        assert "no registry answers" not in built.stderr
-        label = docker("image", "inspect", "pyrlab-base:registry", "--format", "{{json .Config.Labels}}")
-        started_from = json.loads(json.loads(label)["org.pyrlab.inputs"])["Python image"]
-        assert re.fullmatch(rf"{re.escape(python_image)}@sha256:[0-9a-f]{{64}}", started_from)
-        assert f", on {started_from}\n" in (checkout / "base_debs.lock").read_text()
-        assert docker("run", "--rm", "pyrlab-base:registry", "jupyter", "lab", "--version")
-        again = run_make(checkout, "build_base", TAG="registry", PYTHONBASE=python_image)
-        assert again.stdout.splitlines()[1].endswith("up to date")
-    finally:
-        subprocess.run(["docker", "image", "rm", "pyrlab-base:registry"], capture_output=True)
-
-
-@pytest.mark.usefixtures("images")
-def test_no_registry(checkout: Path) -> None:
-    """Where no registry answers, one line says so, and Debian's archive serves instead."""
-    # No image of this tag exists, so the choice is open.
-    script = "from pyrlab.build import choose_python; print(choose_python()[0])"
-    settings = {"TAG": "none", "PYTHONBASE": "127.0.0.1:1/python:none"}
-    run = subprocess.run(
-        ["python3", "-c", script], cwd=checkout, env={**os.environ, **settings}, capture_output=True, text=True
-    )
-    assert run.stdout.strip() == "target:debian"
-    notice = "pyrlab: no registry answers for 127.0.0.1:1/python:none; starting from Debian's archive instead"
-    assert notice in run.stderr.splitlines()
-    assert (checkout / ".cache" / "pyrlab-debian.tar").is_file()
-
-
 def test_base_unknown(checkout: Path) -> None:
     """A mistyped BASE is refused with the values that there are."""
-    built = run_make(checkout, "build", BASE="debain")
+    built = run_make(checkout, "build", TAG=TINY, BASE="debain")
     assert built.returncode != 0
     assert "pyrlab: BASE=debain is none of auto, registry and debian" in built.stderr

@@ -23,7 +23,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from conftest import PROJECT, ROOT, Lab, Make, docker, run_make
+from checkout import PROJECT, ROOT, Lab, Make, copy_checkout, docker, run_make, succeeded
 from remote import execute
 from servers import free_port
 
@@ -103,12 +103,6 @@ def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
             return False
         time.sleep(0.1)
     return True
-
-
-def succeeded(run: subprocess.CompletedProcess[str]) -> str:
-    """What a make that must succeed printed."""
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
 
 
 def refusal(run: subprocess.CompletedProcess[str]) -> str:
@@ -394,8 +388,9 @@ def test_files_is_a_broken_link(spare: Make, tmp_path: Path) -> None:
     nothing_made(tmp_path / "books")
 
 
-def test_list_missing(spare: Make, checkout: Path, tmp_path: Path) -> None:
+def test_list_missing(spare: Make, tmp_path: Path) -> None:
     """A user who deleted a list is told which one, and that an empty one would do."""
+    checkout = copy_checkout(tmp_path / "pyrlab")
     ports = {"PORT": free_port(), "TBPORT": free_port()}
     for path in LISTS:
         (checkout / path).rename(tmp_path / path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, run_make
+from checkout import ROOT, run_make
 from pyrlab import help as makefile_help
 
 MAKEFILE = (ROOT / "Makefile").read_text()

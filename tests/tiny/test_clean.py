@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import pty
 import re
-import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import CHANGED, NAMES, PROJECT, ROOT, TAG, Clean, build_records, docker
-from cut import Cut
+from checkout import CHANGED, NAMES, PROJECT, ROOT, TAG, build_records, docker
+from conftest import Clean
+from host import HOME, Host
+
+pytestmark = pytest.mark.xdist_group("host")
 
 OWN = f"{PROJECT}-clean"  # prefix of the containers and volumes that are removed here
 OWN_TAG = f"{TAG}-clean"
@@ -21,59 +24,71 @@ FOREIGN = "somebody-elses"  # name of everything that must stay
 
 
 @pytest.fixture
-def engine(clean: Clean) -> Cut:
-    """An engine with images and a build cache that nobody will miss."""
-    return clean.engine
+def engine(clean: Clean) -> Host:
+    """A machine whose engine has images and a build cache that nobody will miss."""
+    return clean.host
 
 
 @pytest.fixture
-def checkout(clean: Clean, tmp_path: Path) -> Path:
+def place(engine: Host) -> Iterator[Path]:
+    """A folder of that machine's user, as seen from here."""
+    place = engine.home / "cleaning"
+    engine.run("mkdir", "--mode=755", place.name)
+    yield place
+    engine.run("rm", "-rf", place.name, user="root")
+
+
+@pytest.fixture
+def checkout(clean: Clean, engine: Host, place: Path) -> Path:
     """A copy of the checkout that its images were built from."""
-    return Path(shutil.copytree(clean.checkout, tmp_path / "pyrlab"))
+    engine.run("cp", "--archive", clean.checkout.name, f"{place.name}/pyrlab")
+    return place / "pyrlab"
 
 
 @pytest.fixture
-def own(engine: Cut, checkout: Path, tmp_path: Path) -> dict[str, str]:
+def own(engine: Host, checkout: Path, place: Path) -> dict[str, str]:
     """Both labs of a set of images, volumes and network of their own, with a notebook, started in `checkout`."""
-    parameters = {"PROJECT": OWN, "TAG": OWN_TAG, "FILES": str(tmp_path / "books")}
+    parameters = {"PROJECT": OWN, "TAG": OWN_TAG, "FILES": str(HOME / place.name / "books")}
     for name in NAMES:
         engine.docker("tag", f"{name}:{CHANGED}", f"{name}:{OWN_TAG}")
     for lab in ("pylab", "rlab"):
         started = engine.make(checkout, f"start_{lab}", **parameters)
         assert started.returncode == 0, started.stdout + started.stderr
-    (tmp_path / "books" / "own.ipynb").write_text("a notebook")
+    (place / "books/own.ipynb").write_text("a notebook")
     return parameters
 
 
 @pytest.fixture
-def foreign(engine: Cut, tmp_path: Path) -> dict[str, str]:
+def foreign(engine: Host, place: Path) -> dict[str, str]:
     """An image, a container, a volume and a network that have nothing to do with pyrlab: kind and id."""
-    (tmp_path / "file").touch()
-    with tarfile.open(tmp_path / "root.tar", "w") as archive:
-        archive.add(tmp_path / "file", "file")
+    (place / "file").touch()
+    with tarfile.open(place / "root.tar", "w") as archive:
+        archive.add(place / "file", "file")
     return {
-        "image": engine.docker("import", str(tmp_path / "root.tar"), FOREIGN),
+        "image": engine.docker("import", str(HOME / place.name / "root.tar"), FOREIGN),
         "container": engine.docker("create", "--name", FOREIGN, FOREIGN, "/file"),
         "volume": engine.docker("volume", "create", FOREIGN),
         "network": engine.docker("network", "create", FOREIGN),
     }
 
 
-def build(engine: Cut, folder: Path, destination: str, workdir: str) -> None:
+def build(engine: Host, folder: Path, destination: str, workdir: str) -> None:
     """Leave two records in the build cache, the second resting on the first, whose descriptions name the paths."""
     folder.mkdir()
     (folder / "file").write_text(destination)
     (folder / "Dockerfile").write_text(f"FROM scratch\nCOPY file {destination}\nWORKDIR {workdir}\n")
-    engine.docker("buildx", "build", "--quiet", "--output", "type=cacheonly", str(folder))
+    engine.docker(
+        "buildx", "build", "--quiet", "--output", "type=cacheonly", str(HOME / folder.relative_to(engine.home))
+    )
 
 
-def build_steps(engine: Cut, word: str) -> list[str]:
+def build_steps(engine: Host, word: str) -> list[str]:
     """The ids of the records in the build cache whose description has the word, and which no build uses now."""
     records = build_records(word, engine.docker)
     return sorted(r.split()[0] for r in records if not re.search(r"^Reclaimable:\s+false", r, re.MULTILINE))
 
 
-def test_clean(engine: Cut, own: dict[str, str], foreign: dict[str, str], checkout: Path, tmp_path: Path) -> None:
+def test_clean(engine: Host, own: dict[str, str], foreign: dict[str, str], checkout: Path, place: Path) -> None:
     """A user who no longer wants pyrlab gets the disk back, and keeps the notebooks and everything else."""
 
     def there(kind: str, name: str) -> bool:
@@ -81,8 +96,8 @@ def test_clean(engine: Cut, own: dict[str, str], foreign: dict[str, str], checko
         return engine.run("docker", kind, "inspect", name).returncode == 0
 
     kept = [f"{name}:{CHANGED}" for name in NAMES]
-    build(engine, tmp_path / "one", "/pyrlab/step", "/home/somebody")
-    build(engine, tmp_path / "two", f"/{FOREIGN}/step", f"/{FOREIGN}/home")
+    build(engine, place / "one", "/pyrlab/step", "/home/somebody")
+    build(engine, place / "two", f"/{FOREIGN}/step", f"/{FOREIGN}/home")
     foreign_steps = build_steps(engine, f"/{FOREIGN}/")
     assert len(foreign_steps) == 2
     assert build_steps(engine, "/pyrlab/step") != []
@@ -102,7 +117,7 @@ def test_clean(engine: Cut, own: dict[str, str], foreign: dict[str, str], checko
     for removed in (*containers, *volumes, *images, "the build cache"):
         assert removed in cleaned.stdout
 
-    assert (tmp_path / "books" / "own.ipynb").read_text() == "a notebook"
+    assert (place / "books/own.ipynb").read_text() == "a notebook"
     assert [kind for kind, name in foreign.items() if not there(kind, name)] == []
     assert build_steps(engine, f"/{FOREIGN}/") == foreign_steps
     assert [image for image in kept if not there("image", image)] == []

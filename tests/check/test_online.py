@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import network
-from conftest import ROOT
+from checkout import ROOT
 from pyrlab import online
 from pyrlab.docker import Problem
 from servers import Squid, free_port, serve_files, serve_squid

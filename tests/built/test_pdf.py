@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pypdf import PdfReader
 
-from conftest import Lab, docker
+from checkout import Lab, docker
 
 PATIENCE = 60  # seconds for one export
 NOT_TYPESET = "could not be typeset"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import layers
-from conftest import ROOT
+from checkout import ROOT
 
 COUNT = 6  # layers of the split trees; the last is dpkg's own state
 OLD, SINCE, NEW = 1_500_000_000, 1_600_000_000, 1_700_000_000  # unpacked, the step's start, generated

@@ -15,16 +15,21 @@ import pytest
 import zstandard
 
 import network
-from conftest import CHANGED, NAMES, PROJECT, ROOT, TAG, Clean, copy_checkout, docker, run_make
-from cut import ENGINE, Caches, Cut, run_caches
+from caches import Caches, run_caches
+from checkout import CHANGED, NAMES, PROJECT, ROOT, TINY, copy_checkout, docker, run_make
+from conftest import Clean
+from host import PROJECT as THERE
+from host import Host
 from servers import Squid
+
+pytestmark = pytest.mark.xdist_group("host")
 
 COMPANY = "company"  # the tag of images that are built here
 
 
-def identity(cut: Cut, image: str) -> str:
+def identity(host: Host, image: str) -> str:
     """The digest of an image on the engine in the cut network."""
-    return cut.docker("image", "inspect", image, "--format", "{{.Id}}")
+    return host.docker("image", "inspect", image, "--format", "{{.Id}}")
 
 
 @pytest.mark.usefixtures("clean")
@@ -43,17 +48,17 @@ def test_caches_serve_everything(caches: Caches, squid: Squid) -> None:
 def test_other_proxies(clean: Clean, company: dict[str, str]) -> None:
     """With other proxies no step is repeated, and the image is the same."""
     image = f"pyrlab-base:{CHANGED}"
-    before = identity(clean.engine, image)
-    built = clean.engine.make(clean.checkout, "build_base", TAG=COMPANY, **company)
+    before = identity(clean.host, image)
+    built = clean.host.make(clean.checkout, "build_base", TAG=COMPANY, **company)
     assert built.returncode == 0, built.stdout + built.stderr
     log = (clean.checkout / ".cache/build.log").read_text()
     assert re.findall(r"^--- [\d.]+ s from .*\] RUN.*", log, re.MULTILINE) == []
-    assert identity(clean.engine, f"pyrlab-base:{COMPANY}") == before
+    assert identity(clean.host, f"pyrlab-base:{COMPANY}") == before
 
 
-def test_company(squid: Squid, company: dict[str, str], images: str, tmp_path: Path) -> None:
+def test_company(squid: Squid, company: dict[str, str], tiny: Path, tmp_path: Path) -> None:
     """In a build step apt, pip and uv get through a proxy that has a password and looks into TLS; none is told."""
-    assert "rlab" in images
+    assert tiny.exists()
     before = len(squid.log.read_text())
     (tmp_path / "network").write_text(json.dumps({name: url for name, url in company.items() if name != "CACERT"}))
     mounts = {
@@ -69,7 +74,7 @@ def test_company(squid: Squid, company: dict[str, str], images: str, tmp_path: P
     """
     volumes = [f"--volume={path}:{inside}:ro" for path, inside in mounts.items()]
     command = ["python3", "/network.py", "run", "bash", "-exc", script]
-    run = ["docker", "run", "--rm", "--user=0", *volumes, f"pyrlab-base:{TAG}", *command]
+    run = ["docker", "run", "--rm", "--user=0", *volumes, f"pyrlab-base:{TINY}", *command]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     served = squid.log.read_text()[before:]
@@ -103,14 +108,14 @@ def test_nothing_stays_behind(clean: Clean, squid: Squid, caches: Caches, tmp_pa
         found.extend((where, canary) for canary in canaries if canary.encode() in content)
 
     archive = tmp_path / "images.tar"
-    clean.engine.docker("save", "--output", str(archive), *images)
+    clean.host.docker("save", "--output", str(archive), *images)
     for name, content in blobs(archive):
         search(name, content)
     assert searched > 2 * archive.stat().st_size, "the layers were not unpacked"
     search("make and its log", clean.said.encode())
     for image in images:
-        search(f"history of {image}", clean.engine.docker("history", "--no-trunc", image).encode())
-        search(f"settings of {image}", clean.engine.docker("image", "inspect", image).encode())
+        search(f"history of {image}", clean.host.docker("history", "--no-trunc", image).encode())
+        search(f"settings of {image}", clean.host.docker("image", "inspect", image).encode())
     assert found == []
 
 
@@ -119,7 +124,7 @@ def test_wrong_password(clean: Clean, squid: Squid, company: dict[str, str]) -> 
     requirements = clean.checkout / "requirements.txt"
     before = requirements.read_text()
     requirements.write_text(before + "pyjokes\n")
-    built = clean.engine.make(clean.checkout, "build", TAG=CHANGED, **{**company, "https_proxy": squid.url})
+    built = clean.host.make(clean.checkout, "build", TAG=CHANGED, **{**company, "https_proxy": squid.url})
     requirements.write_text(before)
     said = re.findall("^pyrlab: (.*)", built.stderr, re.MULTILINE)
     assert said == [network.DENIED.format("https_proxy")]
@@ -143,18 +148,18 @@ def test_lab_in_a_company(clean: Clean, squid: Squid, company: dict[str, str], l
     """In a running lab pip, requests, curl, wget, git and R get online with no further setting."""
     page = re.findall(r"GET (https://\S+/cowsay/)", squid.log.read_text())[0]
     try:
-        started = clean.engine.make(clean.checkout, f"start_{lab}", TAG=CHANGED, **company)
+        started = clean.host.make(clean.checkout, f"start_{lab}", TAG=CHANGED, **company)
         assert started.returncode == 0, started.stderr
         for command in IN_A_LAB[lab]:
-            clean.engine.docker("exec", f"{ENGINE}-{lab}", "bash", "-ec", command.format(url=page))
+            clean.host.docker("exec", f"{THERE}-{lab}", "bash", "-ec", command.format(url=page))
     finally:
-        clean.engine.make(clean.checkout, "stop")
+        clean.host.make(clean.checkout, "stop")
 
 
 def test_no_network(clean: Clean) -> None:
     """Without a network an unchanged checkout builds and starts, and a changed list says what is missing."""
-    make = functools.partial(clean.engine.make, clean.checkout, TAG=CHANGED)
-    clean.engine.disconnect()
+    make = functools.partial(clean.host.make, clean.checkout, TAG=CHANGED)
+    clean.host.disconnect()
     try:
         made = make("build")
         assert made.returncode == 0, made.stderr
@@ -172,12 +177,12 @@ def test_no_network(clean: Clean) -> None:
         assert re.match(r"\S+ cannot be reached \(.*\); behind a proxy, set http_proxy and https_proxy, or", said[0])
     finally:
         make("stop")
-        clean.engine.connect()
+        clean.host.connect()
 
 
-def test_apt_over_tls(caches: Caches, images: str) -> None:
+def test_apt_over_tls(caches: Caches, tiny: Path) -> None:
     """Sources that apt would fetch over TLS come through apt-cacher-ng, too."""
-    assert "rlab" in images
+    assert tiny.exists()
     script = """
     mkdir -p /run/secrets
     echo '{"APTPROXY": "%s"}' >/run/secrets/network
@@ -191,7 +196,7 @@ def test_apt_over_tls(caches: Caches, images: str) -> None:
         "--rm",
         "--user=0",
         f"--volume={tool}",
-        f"pyrlab-base:{TAG}",
+        f"pyrlab-base:{TINY}",
         "bash",
         "-ec",
         script % caches.parameters["APTPROXY"],

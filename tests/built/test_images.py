@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from testinfra.host import Host
 
-from conftest import ROOT, TAG, docker
+from checkout import ROOT, TAG, docker
 
 sys.path.append(str(ROOT / "docker" / "build"))
 import lists

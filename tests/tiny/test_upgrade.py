@@ -13,17 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from conftest import NAMES, ROOT, TAG, docker, forge, git, run_make, tagged
+from checkout import NAMES, ROOT, TINY, TINY_LISTS, docker, forge, git, run_make, succeeded, tagged, write_lists
 from pyrlab import locks
 from servers import serve_files
+
+pytestmark = pytest.mark.xdist_group("here")
 
 OWN = "upgrade"  # the tag of the images that these tests change
 LOCKS = [f"{name}.lock" for name in locks.NAMES]
 
 
 @pytest.fixture
-def own_images(images: str) -> Iterator[None]:
+def own_images(tiny: Path) -> Iterator[None]:
     """The images under a tag of their own."""
+    assert tiny.exists()
     with tagged(OWN):
         yield
 
@@ -31,12 +34,6 @@ def own_images(images: str) -> Iterator[None]:
 def make(checkout: Path, *targets: str, **parameters: str) -> subprocess.CompletedProcess[str]:
     """Run make on the images of these tests."""
     return run_make(checkout, *targets, TAG=OWN, **parameters)
-
-
-def succeeded(run: subprocess.CompletedProcess[str]) -> str:
-    """What a make that must succeed printed."""
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
 
 
 def refusal(run: subprocess.CompletedProcess[str]) -> str:
@@ -59,8 +56,7 @@ def in_pylab(code: str) -> str:
 
 def set_list(checkout: Path, *lines: str) -> None:
     """Let requirements.txt ask for `lines` besides what it asks for here."""
-    listed = (ROOT / "requirements.txt").read_text()
-    (checkout / "requirements.txt").write_text(listed + "".join(f"{line}\n" for line in lines))
+    write_lists(checkout, {"requirements.txt": [*TINY_LISTS["requirements.txt"], *lines]})
 
 
 VERSION = "from importlib.metadata import version; print(version('cowsay'))"
@@ -171,7 +167,7 @@ ARCHIVE = [
 ]
 
 
-@pytest.mark.usefixtures("images")
+@pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [("app", {"app": "1", "liba": "1"}), ("app liba-dev", {"app": "1", "liba": "2", "liba-dev": "2"})],
@@ -192,7 +188,7 @@ def test_a_locked_debian_version_gives_way(asked: str, expected: dict[str, str],
         apt-get update --quiet=2
         PYTHONPATH=/tools python3 -c "{code}" """
     mounts = [f"--volume={ROOT}/docker/build:/tools:ro", f"--volume={tmp_path}:/archive:ro"]
-    said = docker("run", "--rm", "--user=0", "--entrypoint=sh", *mounts, f"pyrlab-base:{TAG}", "-euc", script)
+    said = docker("run", "--rm", "--user=0", "--entrypoint=sh", *mounts, f"pyrlab-base:{TINY}", "-euc", script)
     assert ast.literal_eval(said.splitlines()[-1]) == expected
 
 

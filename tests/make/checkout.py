@@ -1,0 +1,145 @@
+"""What all tests use: this checkout and copies of it, make, docker and git as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pyrlab import build, locks
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # of several that run tests side by side
+TAG = "test"  # of the default images
+TINY = "tiny"  # of the images of the tiny lists
+CHANGED = "changed"  # of those of the tiny lists once they were changed
+NAMES = tuple(build.INPUTS)  # of the images, parents first
+PROJECT = f"pyrlab-test{WORKER}"  # prefix of the containers and volumes that are started here
+
+# Lists that are built in seconds: a large wheel and one with a compiled extension, a few Debian packages, and R.
+TINY_LISTS = {
+    "base_debs.txt": ["curl", "git", "less", "wget"],
+    "requirements.txt": ["duckdb", "simplejson"],
+    "r_debs.txt": ["r-base-core"],
+    "r_packages.txt": ["IRkernel"],
+}
+
+Run = subprocess.CompletedProcess[str]
+Make = Callable[..., Run]
+
+
+def users_environment() -> dict[str, str]:
+    """The environment of a user who types make: without a screen, and not from within make."""
+    return {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MAKEFLAGS", "MFLAGS")}
+
+
+def docker(*arguments: str) -> str:
+    """The output of a docker command that must succeed."""
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """The output of a git command that must succeed in `folder`."""
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
+    run = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return run.stdout.strip()
+
+
+def layers(image: str, engine: Callable[..., str] = docker) -> list[str]:
+    """The digests of an image's layers, lowest first."""
+    found: list[str] = json.loads(engine("image", "inspect", image, "--format", "{{json .RootFS.Layers}}"))
+    return found
+
+
+def build_records(word: str, engine: Callable[..., str] = docker) -> list[str]:
+    """The records of the build cache whose description has the word, each beginning with its id."""
+    records = re.split(r"^ID:\s+", engine("buildx", "du", "--verbose"), flags=re.MULTILINE)[1:]
+    return [record for record in records if word in record]
+
+
+def copy_checkout(copy: Path, source: Path = ROOT) -> Path:
+    """Copy a checkout as it is now, with what was bootstrapped and what it knows of its images, but without git."""
+    left_out = (".venv", ".git", "screenshots", "__pycache__", "r-repositories-*", "test-host", "*.tar")
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*left_out))
+    for archive in (source / ".cache").glob("*.tar"):
+        (copy / ".cache" / archive.name).hardlink_to(archive)
+    return copy
+
+
+def write_lists(checkout: Path, lists: dict[str, list[str]]) -> None:
+    """Give a checkout these lists."""
+    for name, lines in lists.items():
+        (checkout / name).write_text("".join(f"{line}\n" for line in lines))
+
+
+def run_make(checkout: Path, *targets: str, **parameters: str | int) -> Run:
+    """Run make in `checkout` as a user would, with the tests' own names; nobody is there to answer questions."""
+    settings = {"TAG": TAG, "PROJECT": PROJECT, **{name: str(value) for name, value in parameters.items()}}
+    arguments = [f"{name}={value}" for name, value in settings.items()]
+    command = ["make", "--no-print-directory", *targets, *arguments]
+    return subprocess.run(
+        command, cwd=checkout, env=users_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+
+def succeeded(run: Run) -> str:
+    """What a make that must succeed printed."""
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+@contextmanager
+def tagged(tag: str, source: str = TINY) -> Iterator[None]:
+    """The images under another tag, too, so that a test can rebuild them."""
+    for name in NAMES:
+        docker("tag", f"{name}:{source}", f"{name}:{tag}")
+    try:
+        yield
+    finally:
+        for name in reversed(NAMES):
+            subprocess.run(["docker", "image", "rm", f"{name}:{tag}"], capture_output=True)
+
+
+def forge(checkout: Path, name: str, package: str) -> None:
+    """Let the lock `name` of a checkout have other checksums for a package than its files have."""
+    lock = locks.Lock.read(checkout, name)
+    block = re.search(rf"^{package}\b.*\n( .*\n)*", lock.content, re.MULTILINE)
+    assert block
+    forged = lock.content.replace(block[0], re.sub(r"\b[0-9a-f]{64}\b", "0" * 64, block[0]))
+    assert forged != lock.content
+    replace(lock, content=forged).write(checkout)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running lab."""
+
+    name: str
+    container: str
+    url: str
+    token: str
+    files: Path
+    port: int
+    output: str  # what make printed when it was started
+
+
+@contextmanager
+def running_lab(lab: str, make: Make, project: str, files: Path, port: int) -> Iterator[Lab]:
+    """Start `lab` with make, and remove its container and volume afterwards."""
+    started = make(f"start_{lab}")
+    try:
+        succeeded(started)
+        url = make(f"url_{lab}").stdout.strip()
+        address, _, token = url.partition("lab?token=")
+        yield Lab(lab, f"{project}-{lab}", address, token, files, port, started.stdout)
+    finally:
+        make(f"stop_{lab}")
+        subprocess.run(["docker", "rm", "--force", "--volumes", f"{project}-{lab}"], capture_output=True)
+        subprocess.run(["docker", "volume", "rm", f"{project}_{lab}-home"], capture_output=True)
+        subprocess.run(["docker", "network", "rm", f"{project}_default"], capture_output=True)  # after the last lab

@@ -1,0 +1,216 @@
+"""Images from a registry's Python, which is made in other ways than the one from Debian's archive."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from checkout import (
+    NAMES,
+    PROJECT,
+    ROOT,
+    TINY_LISTS,
+    copy_checkout,
+    docker,
+    git,
+    run_make,
+    running_lab,
+    succeeded,
+    write_lists,
+)
+from host import build_online
+from remote import execute
+from servers import free_port, serve_registry
+
+pytestmark = pytest.mark.xdist_group("base")
+
+OWN = "registry"  # the tag of the images that are built here
+
+
+@pytest.fixture(scope="module")
+def python_image(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Python image in a real registry on this machine, and nowhere in the engine's store."""
+    folder = tmp_path_factory.mktemp("python")
+    (folder / debian.name).hardlink_to(debian)
+    for script in ("python.sh", "changer.postinst"):
+        shutil.copy(ROOT / "tests/make" / script, folder)
+    with serve_registry(folder / "registry") as (address, _):
+        name = f"{address}/python:3-slim-trixie"
+        build_online("python.Dockerfile", folder, name)
+        docker("push", name)
+        docker("image", "rm", name)
+        yield name
+
+
+@pytest.fixture(scope="module")
+def checkout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose locks, of other lists than the default ones, were committed with Debian's Python as the base."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("registry") / "pyrlab", tiny)
+    shutil.rmtree(checkout / ".cache")
+    git(checkout, "init")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--message=As it was")
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def said(checkout: Path, python_image: str) -> Iterator[str]:
+    """All four images, built upon the registry's Python; what make said on standard error."""
+    built = run_make(checkout, "build", TAG=OWN, PYTHONBASE=python_image)
+    try:
+        succeeded(built)
+        yield built.stderr
+    finally:
+        subprocess.run(["docker", "image", "rm", *(f"{name}:{OWN}" for name in reversed(NAMES))], capture_output=True)
+
+
+def test_the_checkout_stays_clean(said: str, checkout: Path) -> None:
+    """A build from committed locks changes no file that git has, and names what it has otherwise in one line."""
+    assert git(checkout, "status", "--short") == ""
+    [sentence] = [line for line in said.splitlines() if "moved on" in line]
+    what = "pyrlab: .* or the Python image is another: .*python3 is gone.*; make lock writes that down"
+    assert re.fullmatch(what, sentence)
+    assert "no registry answers" not in said
+
+
+def test_nothing_to_do(said: str, checkout: Path, python_image: str) -> None:
+    """The next build starts from the same image, and does nothing."""
+    assert said
+    label = json.loads(docker("image", "inspect", f"pyrlab-base:{OWN}", "--format", "{{json .Config.Labels}}"))
+    assert [*label] == ["org.pyrlab.python"]
+    assert re.fullmatch(rf"{re.escape(python_image)}@sha256:[0-9a-f]{{64}}", label["org.pyrlab.python"])
+    again = run_make(checkout, "build", TAG=OWN, PYTHONBASE=python_image)
+    assert succeeded(again).count("up to date") == len(NAMES)
+    assert again.stderr == ""
+
+
+def test_what_installing_removes(said: str) -> None:
+    """The manual page of a pager that another pager takes over is gone, as after any installation."""
+    assert said
+    assert docker("run", "--rm", f"rlab:{OWN}", "readlink", "/etc/alternatives/pager") == "/usr/bin/less"
+    assert docker("run", "--rm", f"rlab:{OWN}", "sh", "-c", "ls /etc/alternatives | grep -c ^pager") == "1"
+
+
+def test_python_is_the_registrys(said: str) -> None:
+    """Labs and kernels run on the Python that was asked for, with bytecode, and it is accounted for."""
+    assert said
+    run = ["run", "--rm", f"pylab:{OWN}", "python", "-c"]
+    assert docker(*run, "import sys; print(sys.base_prefix)") == "/usr/local"
+    assert docker(*run, "import duckdb, simplejson, json; print(json.__cached__)").startswith("/usr/local/")
+    assert docker(*run, "import json, os; print(os.path.exists(json.__cached__))") == "True"
+    manifest = json.loads(docker("run", "--rm", f"pylab:{OWN}", "cat", "/usr/share/pyrlab/manifest.json"))
+    [python] = [package for package in manifest["packages"] if package["ecosystem"] == "base"]
+    assert (python["name"], python["version"]) == ("python", manifest["versions"]["Python"])
+    assert python["size"] > 20_000_000
+    assert manifest["nobodys"]["size"] < manifest["size"] / 100
+
+
+CELLS = {"pylab": ("python3", "print(6 * 7)"), "rlab": ("ir", "cat(6 * 7)")}
+
+
+@pytest.mark.parametrize("lab", list(CELLS))
+def test_a_lab_runs_a_cell(lab: str, said: str, checkout: Path, python_image: str, tmp_path: Path) -> None:
+    """A user works in a lab from that base as in any other."""
+    assert said
+    project, files = f"{PROJECT}-registry", tmp_path / "books"
+    ports = {port: free_port() for port in ("PORT", "RPORT", "TBPORT")}
+    settings: dict[str, str | int] = {
+        "TAG": OWN,
+        "PROJECT": project,
+        "FILES": str(files),
+        "PYTHONBASE": python_image,
+        **ports,
+    }
+    kernel, code = CELLS[lab]
+
+    def make(target: str) -> subprocess.CompletedProcess[str]:
+        return run_make(checkout, target, **settings)
+
+    with running_lab(lab, make, project, files, ports["PORT"]) as running:
+        cell = new_code_cell(code)  # type: ignore[no-untyped-call]
+        done = execute(new_notebook(cells=[cell]), running.url, running.token, kernel=kernel)  # type: ignore[no-untyped-call]
+        assert [output["text"].strip() for output in done.cells[0].outputs] == ["42"]
+
+
+CACHED = """
+FROM pyrlab-base:{}
+USER 0
+RUN --mount=type=cache,id=pyrlab-apt,target=/var/cache/apt,sharing=locked ls /var/cache/apt/archives >/names
+FROM scratch
+COPY --from=0 /names /
+"""
+
+
+def test_packages_stay_in_the_cache(said: str, tmp_path: Path) -> None:
+    """One Debian package more downloads one package: what was fetched for the others is there still."""
+    assert said
+    command = ["docker", "buildx", "build", "--quiet", "--no-cache", f"--output={tmp_path}", "-"]
+    subprocess.run(command, input=CACHED.format(OWN), check=True, text=True, capture_output=True)
+    names = {line.split("_")[0] for line in (tmp_path / "names").read_text().splitlines()}
+    assert {"less", "git", "tini"} <= names
+
+
+GIVEN = """
+cd /srv/given
+find . -mindepth 1 ! -path ./mode ! -path ./owner ! -path ./time -printf '%p %y %l\\n' | sort
+stat --format '%n %u:%g' owner
+stat --format '%n %a' mode
+stat --format '%n %Y' time
+python3 -c 'import os; print("attribute", os.getxattr("attribute", "security.capability").hex())'
+cat folder link-to-file link-to-folder/file file-to-folder/file
+"""
+CHANGED = """\
+./attribute f
+./emptied d
+./file-to-folder d
+./file-to-folder/file f
+./file-to-link l mode
+./folder f
+./folder-to-link l emptied
+./link-to-file f
+./link-to-folder d
+./link-to-folder/file f
+owner 1000:100
+mode 2711
+time 1500000000
+attribute 0100000200200000000000000000000000000000
+new
+new
+new
+new"""
+
+
+def test_whatever_installing_does(checkout: Path, python_image: str, tmp_path: Path, said: str) -> None:
+    """What a package deletes, replaces by something of another kind, or gives other rights, is so in the image."""
+    assert said
+    changing = copy_checkout(tmp_path / "pyrlab", checkout)
+    write_lists(changing, {"base_debs.txt": [*TINY_LISTS["base_debs.txt"], "changer"]})
+    try:
+        succeeded(run_make(changing, "build_base", TAG=f"{OWN}-changed", PYTHONBASE=python_image))
+        seen = docker("run", "--rm", f"pyrlab-base:{OWN}-changed", "sh", "-c", GIVEN)
+        assert [line.rstrip() for line in seen.splitlines()] == CHANGED.splitlines()
+    finally:
+        subprocess.run(["docker", "image", "rm", f"pyrlab-base:{OWN}-changed"], capture_output=True)
+
+
+def test_no_registry(checkout: Path) -> None:
+    """Where no registry answers, one line says so, and Debian's archive serves instead."""
+    script = "from pyrlab.base import choose_python; print(choose_python()[0])"
+    settings: dict[str, str | int] = {
+        "TAG": "none",
+        "PYTHONBASE": "127.0.0.1:1/python:none",
+    }  # no image of this tag exists
+    command = ["python3", "-c", script]
+    run = subprocess.run(command, cwd=checkout, env={**os.environ, **settings}, capture_output=True, text=True)
+    assert run.stdout.strip() == "target:debian"
+    notice = "pyrlab: no registry answers for 127.0.0.1:1/python:none; starting from Debian's archive instead"
+    assert notice in run.stderr.splitlines()
+    assert (checkout / ".cache/pyrlab-debian.tar").is_file()
