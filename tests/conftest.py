@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from caches import Caches, run_caches
 from checkout import (
@@ -40,13 +42,20 @@ from servers import Squid, free_port, serve_squid
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of what only looks, let one worker take R's images and labs, and another Python's."""
-    for item in items:
-        if isinstance(item, pytest.Function) and item.path.parent.name == "built":
-            chosen = getattr(item, "callspec", None)
-            words = {*item.fixturenames, *(map(str, chosen.params.values()) if chosen else ())}
-            item.add_marker(pytest.mark.xdist_group("R" if words & {"rlab", "rlab-base"} else "Python"))
+ON_ONE_HOST = ("test_clean", "test_proxies", "test_reproducible")  # one worker runs the modules that share a machine
+
+
+class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Lets one worker run all tests of a module, which share what they start."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "host" if Path(module).stem in ON_ONE_HOST else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
+    """Say which tests belong together where several workers share them out."""
+    return ByModule(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -128,6 +128,8 @@ def fetch(url: str, proxies: dict[str, str] | None = None) -> bytes:
     """The content at `url`, through `proxies` by scheme or those of the environment; raises OSError."""
     parts = urlsplit(url)
     trust = ssl.create_default_context(cafile=str(CA) if CA.exists() else None)
+    # Python alone, from 3.13 on, refuses what companies' proxies show that is not as RFC 5280 wants it.
+    trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if parts.hostname == parameters().get("PIPHOST"):
         trust.check_hostname = False
         trust.verify_mode = ssl.CERT_NONE

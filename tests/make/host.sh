@@ -7,7 +7,8 @@ useradd --uid "$ADA" --no-create-home --home-dir /home/ada --shell /bin/bash --g
 chown ada: /home/ada
 ip route delete default
 # A file system of its own goes at once with the container; to remove what an engine has, file by file, takes minutes.
-truncate --size 60G /disk
+# BuildKit keeps a tenth of it for its cache.
+truncate --size 300G /disk
 mkfs.ext4 -q /disk
 loop=$(losetup --find)
 [ -e "$loop" ] || mknod "$loop" b 7 "${loop#/dev/loop}"

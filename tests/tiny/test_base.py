@@ -32,8 +32,6 @@ from pyrlab import base
 from remote import execute
 from servers import free_port, serve_registry
 
-pytestmark = pytest.mark.xdist_group("base")
-
 OWN = "registry"  # the tag of the images that are built here
 
 

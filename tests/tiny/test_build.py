@@ -14,8 +14,6 @@ from checkout import NAMES, TINY, build_records, docker, layers, run_make, tagge
 from pyrlab import bake
 from pyrlab.progress import Progress
 
-pytestmark = pytest.mark.xdist_group("here")
-
 CHANGE = "change"  # the tag of images that these tests rebuild
 
 NO_CRAN = "http://127.0.0.1:1"

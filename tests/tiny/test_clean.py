@@ -16,8 +16,6 @@ from checkout import CHANGED, NAMES, PROJECT, ROOT, TAG, build_records, docker
 from conftest import Clean
 from host import HOME, Host
 
-pytestmark = pytest.mark.xdist_group("host")
-
 OWN = f"{PROJECT}-clean"  # prefix of the containers and volumes that are removed here
 OWN_TAG = f"{TAG}-clean"
 FOREIGN = "somebody-elses"  # name of everything that must stay

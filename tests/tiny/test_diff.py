@@ -13,8 +13,6 @@ import pytest
 from checkout import CHANGED, NAMES, TINY, docker, git, layers, run_make
 from pyrlab.dockerfile import PARENT
 
-pytestmark = pytest.mark.xdist_group("here")
-
 
 def manifest(name: str) -> dict[str, Any]:
     """The manifest in a changed image."""

@@ -19,10 +19,8 @@ from caches import Caches, run_caches
 from checkout import CHANGED, NAMES, PROJECT, ROOT, TINY, copy_checkout, docker, run_make
 from conftest import Clean
 from host import PROJECT as THERE
-from host import Host
+from host import HOME, Host
 from servers import Squid
-
-pytestmark = pytest.mark.xdist_group("host")
 
 COMPANY = "company"  # the tag of images that are built here
 
@@ -93,7 +91,7 @@ def blobs(archive: Path) -> Iterator[tuple[str, bytes]]:
                 yield member.name, content
 
 
-def test_nothing_stays_behind(clean: Clean, squid: Squid, caches: Caches, tmp_path: Path) -> None:
+def test_nothing_stays_behind(clean: Clean, squid: Squid, caches: Caches) -> None:
     """No layer, history, label or setting of an image, nor the log, has a trace of proxy, password or authority."""
     certificate = squid.authority.read_text().splitlines()[1]
     addresses = [url.removeprefix("http://") for url in (squid.url, *caches.parameters.values()) if "://" in url]
@@ -107,8 +105,8 @@ def test_nothing_stays_behind(clean: Clean, squid: Squid, caches: Caches, tmp_pa
         searched += len(content)
         found.extend((where, canary) for canary in canaries if canary.encode() in content)
 
-    archive = tmp_path / "images.tar"
-    clean.host.docker("save", "--output", str(archive), *images)
+    archive = clean.host.home / "images.tar"
+    clean.host.docker("save", "--output", str(HOME / archive.name), *images)
     for name, content in blobs(archive):
         search(name, content)
     assert searched > 2 * archive.stat().st_size, "the layers were not unpacked"

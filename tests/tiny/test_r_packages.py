@@ -13,8 +13,6 @@ from checkout import PROJECT, build_records, copy_checkout, docker, forge, run_m
 from remote import execute
 from servers import WebServer, free_port, serve_files
 
-pytestmark = pytest.mark.xdist_group("r")
-
 OWN = "r-packages"  # the tag of images that these tests rebuild, and the end of their labs' names
 AGENT = "R/4.5.0 R (4.5.0 x86_64-pc-linux-gnu x86_64 linux-gnu)"
 LISTED = ["IRkernel", "glue>=99", "zoo@99.1"]

@@ -19,8 +19,6 @@ from conftest import Clean
 from host import HOME, Host
 from pyrlab.dockerfile import PARENT
 
-pytestmark = pytest.mark.xdist_group("host")
-
 HISTORY = 22  # seconds, two more than BuildKit gives the writing of its history
 Docker = Callable[..., str]  # the output of a docker command, here or on another engine
 

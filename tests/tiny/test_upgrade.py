@@ -17,8 +17,6 @@ from checkout import NAMES, ROOT, TINY, TINY_LISTS, docker, forge, git, run_make
 from pyrlab import locks
 from servers import serve_files
 
-pytestmark = pytest.mark.xdist_group("here")
-
 OWN = "upgrade"  # the tag of the images that these tests change
 LOCKS = [f"{name}.lock" for name in locks.NAMES]
 
