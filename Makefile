@@ -149,7 +149,7 @@ stop_proxies: ## Stop them; what they hold stays
 	@$(RUN).proxies stop
 
 ##@ Develop pyrlab
-test: engine-ready .venv/ready ## Prove it: check, then images, labs, notebooks and a browser, then what rebuilds; or P=tests/…
+test: engine-ready .venv/ready ## Check, then try images, labs, notebooks, a browser, and whatever rebuilds; or some: make test P=tests/tiny
 	@tests/setup.sh
 	@$(if $(P),,tests/lint.sh &&) tests/run.sh $(or $(P),check built tiny)
 

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pyrlab import contents, dockerfile, locks
+from pyrlab import contents, dockerfile, locks, owner
 from pyrlab.bake import bake
 from pyrlab.base import ARCHIVE, bootstrap, choose_python
 from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_main, tag_of
@@ -298,7 +298,10 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
             approve(images)
             lists = {image.name: package_list(image) for image in images if image.written}
             for image in images:
+                check_place(image)
+            for image in images:
                 publish(image)
+            owner.claim_tag()
             before = locks.read(ROOT)
             locks.publish(asked)
             changes = locks.changes(before, locks.read(ROOT))
@@ -360,6 +363,13 @@ def write(image: Image, why: list[str], now: Session) -> None:
     record(image.inspect() or {}, image.inputs)
     image.why = why
     image.seconds = now.progress.seconds(image.name)
+
+
+def check_place(image: Image) -> None:
+    """Raise Problem where a new image would take the place of another checkout's."""
+    before = inspect("image", tag_of(image.name))
+    if image.written and before and before["Id"] != (image.inspect() or {})["Id"]:
+        owner.check_tag(tag_of(image.name))
 
 
 def publish(image: Image) -> None:

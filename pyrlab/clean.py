@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 
-from pyrlab import idmap
+from pyrlab import idmap, owner
 from pyrlab.build import INPUTS
 from pyrlab.docker import CACHE, Problem, docker, inspect, parameter, run_main, tag_of
 from pyrlab.lab import LABS, container_name, mount_point
@@ -17,13 +17,12 @@ from pyrlab.proxies import SERVICES
 def main() -> None:
     """Remove everything; the volumes with the labs' settings only after asking, where one can ask."""
     project = parameter("PROJECT", "pyrlab")
-    volumes = [f"{project}_{lab}-home" for lab in LABS if inspect("volume", f"{project}_{lab}-home")]
-    if volumes and sys.stdin.isatty():
-        print(f"This removes the settings of your labs too (volumes {', '.join(volumes)}); your notebooks stay.")
-        if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
-            raise Problem("nothing was removed")
-    containers = [container_name(lab) for lab in LABS if inspect("container", container_name(lab))]
+    volumes = [f"{project}_{lab}-home" for lab in LABS if own_volume(f"{project}_{lab}-home")]
+    ask(volumes)
+    containers = [container_name(lab) for lab in LABS if owner.container(container_name(lab))]
     images = [tag_of(name) for name in reversed(INPUTS) if inspect("image", tag_of(name))]
+    if images:
+        owner.check_tag(images[-1])
     if containers:
         docker("rm", "--force", *containers)
     for lab in LABS:
@@ -34,6 +33,7 @@ def main() -> None:
         docker("network", "rm", f"{project}_default")
     for image in images:
         docker("image", "rm", "--force", image)
+    owner.release_tag()
     if ids := cache_ids():
         docker("buildx", "prune", "--all", "--force", "--filter", f"id=/^({'|'.join(ids)})/")
     if any(inspect("container", f"{project}-{service}") for service in SERVICES):
@@ -44,6 +44,22 @@ def main() -> None:
         docker("image", "rm", tag_of("pyrlab-proxies"), check=False)
         shutil.rmtree(CACHE, ignore_errors=True)
     print(f"removed: {', '.join([*containers, *volumes, *images, 'the build cache'])}")
+
+
+def ask(volumes: list[str]) -> None:
+    """Ask whether the labs' settings may go, where one can ask; raises Problem where they may not."""
+    if volumes and sys.stdin.isatty():
+        print(f"This removes the settings of your labs too (volumes {', '.join(volumes)}); your notebooks stay.")
+        if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise Problem("nothing was removed")
+
+
+def own_volume(name: str) -> bool:
+    """Whether a lab has this volume; raises Problem where it is somebody else's."""
+    volume = inspect("volume", name)
+    if volume:
+        owner.check("volume", name, volume["Labels"])
+    return volume is not None
 
 
 def cache_ids() -> list[str]:

@@ -13,7 +13,8 @@ from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
-COMPOSE = ["docker", "compose", "--file", "compose.yaml", "--progress", "quiet"]
+# Named files only: no .env, override or COMPOSE_FILE of the user's steers a lab.
+COMPOSE = ["docker", "compose", "--file", "compose.yaml", "--env-file", os.devnull, "--progress", "quiet"]
 
 
 class Problem(Exception):

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pyrlab.docker import Problem, inspect, parameter, run_main
 from pyrlab.lab import LABS, check_port, container_name, port_of
 from pyrlab.online import ADDRESSES, without_password
+from pyrlab.owner import is_own
 
 OLDEST = {"engine": (26, 1), "Buildx": (0, 13), "Compose": (2, 26)}  # what pyrlab is tested with
 ROOM = 15e9  # bytes that the four default images and their build cache take
@@ -48,7 +49,7 @@ def version_of(subject: str, text: str | None, missing: str) -> Finding:
     oldest = OLDEST[subject]
     if (int(found[1]), int(found[2])) < oldest:
         return Finding(subject, f"{found[0]}, too old", f"upgrade to {'.'.join(map(str, oldest))} or later")
-    return Finding(subject, found[0])
+    return Finding(subject, f"{found[0]} ({'.'.join(map(str, oldest))} or later will do)")
 
 
 def engine() -> Iterator[Finding]:
@@ -86,7 +87,7 @@ def ports() -> Iterator[Finding]:
     """Whether the ports of the labs are free, or taken by the labs themselves."""
     for lab, name in LABS.items():
         container = inspect("container", container_name(lab)) if shutil.which("docker") else None
-        if container and container["State"]["Running"]:
+        if container and container["State"]["Running"] and is_own(container["Config"]["Labels"]):
             yield Finding(name, f"{lab} runs there")
             continue
         try:

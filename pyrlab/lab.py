@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyrlab import idmap
+from pyrlab import idmap, owner
 from pyrlab.docker import COMPOSE, ROOT, Problem, docker, inspect, parameter, run_main
 from pyrlab.online import environment_of, lab_environment
 
@@ -59,7 +59,7 @@ def container_name(lab: str) -> str:
 
 def running(lab: str) -> Running:
     """The running lab; raises Problem where it does not run."""
-    container = inspect("container", container_name(lab))
+    container = owner.container(container_name(lab))
     if not container or not container["State"]["Running"]:
         raise Problem(f"{lab} does not run; start it with make start_{lab}")
     return Running.of(container)
@@ -143,7 +143,7 @@ def share(lab: str, files: Path) -> tuple[Path, str]:
 
 def check(lab: str) -> tuple[int, Path]:
     """The port and the notebooks folder of `lab`; raises Problem where it could not start with these."""
-    container = inspect("container", container_name(lab))
+    container = owner.container(container_name(lab))
     published = container["NetworkSettings"]["Ports"].values() if container else []
     own = {int(binding["HostPort"]) for bindings in published for binding in bindings or []}
     port = port_of(lab)
@@ -159,7 +159,8 @@ def check(lab: str) -> tuple[int, Path]:
 def start(lab: str, browse: bool) -> None:
     """Start `lab`, wait until it is healthy, and print where it is."""
     port, files = check(lab)
-    container = inspect("container", container_name(lab))
+    container = owner.container(container_name(lab))
+    owner.claim_volume(parameter("PROJECT", "pyrlab"), f"{lab}-home")
     token = Running.of(container).token if container else secrets.token_hex(24)
     if container and container["State"]["Running"] and Running.of(container).files == str(files):
         # With what it was started with, it just goes on running.
@@ -171,7 +172,7 @@ def start(lab: str, browse: bool) -> None:
             docker("stop", container_name(lab))
         work, environment["LAB_USER"] = share(lab, files)
         environment["WORK"] = str(work)
-    environment |= {"FILES": str(files), "JUPYTER_TOKEN": token}
+    environment |= {"FILES": str(files), "JUPYTER_TOKEN": token, **owner.environment()}
     command = [*COMPOSE, "up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", lab]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if run.returncode:
@@ -208,7 +209,7 @@ def ssh_name() -> str:
 def stop(labs: list[str]) -> None:
     """Stop labs; their containers, settings and notebooks stay."""
     for lab in labs:
-        container = inspect("container", container_name(lab))
+        container = owner.container(container_name(lab))
         if container and container["State"]["Running"]:
             docker("stop", "--time", "15", container_name(lab))
             idmap.unmount(mount_point(lab))
@@ -218,8 +219,8 @@ def stop(labs: list[str]) -> None:
 
 
 def list_labs() -> None:
-    """Print the running labs of this machine: name, URL, notebooks, memory."""
-    names = docker("ps", "--filter", "label=org.pyrlab.lab", "--format", "{{.Names}}").split()
+    """Print this user's running labs: name, URL, notebooks, memory."""
+    names = docker("ps", *own_labs(owner.name()), "--format", "{{.Names}}").split()
     stats = dict(
         line.split("\t", 1)
         for line in docker("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
@@ -232,11 +233,17 @@ def list_labs() -> None:
         print(f"{lab.name}\n  URL        {lab.url()}\n  notebooks  {lab.files}\n  memory     {memory}")
 
 
+def own_labs(user: str) -> tuple[str, ...]:
+    """The options of docker ps for the labs of a user: nobody is shown another's token."""
+    return ("--filter", "label=org.pyrlab.lab", "--filter", f"label={owner.USER}={user}")
+
+
 def tunnel(host: str) -> None:
     """Forward the ports of the labs that run on `host` to this machine, and print their local URLs."""
     if not host:
         raise Problem("make tunnel needs the server, as in make tunnel HOST=user@server")
-    ids = 'ids=$(docker ps -q --filter label=org.pyrlab.lab) && { [ -z "$ids" ] || docker container inspect $ids; }'
+    ps = " ".join(["docker ps -q", *own_labs("$(id -un)")])
+    ids = f'ids=$({ps}) && {{ [ -z "$ids" ] || docker container inspect $ids; }}'
     ssh = ["ssh", *shlex.split(parameter("SSH_OPTIONS"))]
     run = subprocess.run([*ssh, host, ids], stdout=subprocess.PIPE, text=True)
     if run.returncode:

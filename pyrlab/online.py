@@ -125,8 +125,9 @@ def environment_of(container: dict[str, Any]) -> dict[str, str]:
 
 
 def handing_on(found: dict[str, str]) -> dict[str, str]:
-    """The environment of this machine, in which nothing but `found` is handed on to a lab."""
-    return {name: value for name, value in os.environ.items() if name not in HANDED_ON} | found
+    """The environment of this machine, in which nothing but `found` is handed on to a lab, or steers Compose."""
+    own = {k: v for k, v in os.environ.items() if k not in HANDED_ON and not k.startswith("COMPOSE_")}
+    return own | found
 
 
 def check() -> None:

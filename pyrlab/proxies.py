@@ -14,7 +14,7 @@ from pyrlab.bake import bake
 from pyrlab.base import bootstrap, choose_python
 from pyrlab.build import alone
 from pyrlab.docker import CACHE, COMPOSE, ROOT, Problem, parameter, run_main
-from pyrlab.online import bridge, build_environment, check, lab_environment
+from pyrlab.online import bridge, build_environment, check, handing_on, lab_environment
 from pyrlab.progress import Progress
 
 SERVICES = ("apt-proxy", "pip-proxy")
@@ -83,7 +83,7 @@ def write(lines: list[str]) -> None:
 
 def stop() -> None:
     """Stop the caches; what they hold stays."""
-    compose("rm --stop --force", {**os.environ}, "the caches could not be stopped: {}")
+    compose("rm --stop --force", handing_on({}), "the caches could not be stopped: {}")
     write([])
     volume = f"{parameter('PROJECT', 'pyrlab')}_proxies"
     print(f"the caches are stopped; what they hold stays in the volume {volume} (docker volume rm {volume})")

@@ -22,6 +22,7 @@ from checkout import (
     NAMES,
     PROJECT,
     ROOT,
+    TAG,
     TINY,
     TINY_LISTS,
     Lab,
@@ -29,6 +30,7 @@ from checkout import (
     Run,
     copy_checkout,
     docker,
+    remove_images,
     run_make,
     running_lab,
     succeeded,
@@ -42,7 +44,12 @@ from servers import Squid, free_port, serve_squid
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-ON_ONE_HOST = ("test_clean", "test_proxies", "test_reproducible")  # one worker runs the modules that share a machine
+ON_ONE_HOST = (
+    "test_clean",
+    "test_ordinary_user",
+    "test_proxies",
+    "test_reproducible",
+)  # one worker runs the modules that share a machine
 
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
@@ -70,8 +77,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove the tiny images, once no worker needs them any more."""
     if not hasattr(session.config, "workerinput") and any(item.path.parent.name == "tiny" for item in session.items):
-        tags = [f"{name}:{tag}" for tag in (CHANGED, TINY) for name in reversed(NAMES)]
-        subprocess.run(["docker", "image", "rm", *tags], capture_output=True)
+        remove_images(CHANGED, TINY)
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +122,7 @@ def make(ports: dict[str, int], files: Path) -> Make:
 @pytest.fixture(scope="session")
 def images(make: Make) -> str:
     """All four images of the default lists, built; what make printed."""
+    subprocess.run(["docker", "volume", "rm", f"pyrlab_tag_{TAG}"], capture_output=True)  # another checkout's, perhaps
     return succeeded(make("build"))
 
 

@@ -94,6 +94,14 @@ def succeeded(run: Run) -> str:
     return run.stdout
 
 
+def remove_images(*tags: str) -> None:
+    """Remove the images of some tags, and what is noted of whose they are."""
+    for tag in tags:
+        images = [f"{name}:{tag}" for name in reversed(NAMES)]
+        subprocess.run(["docker", "image", "rm", *images], capture_output=True)
+        subprocess.run(["docker", "volume", "rm", f"pyrlab_tag_{tag}"], capture_output=True)
+
+
 @contextmanager
 def tagged(tag: str, source: str = TINY) -> Iterator[None]:
     """The images under another tag, too, so that a test can rebuild them."""
@@ -102,8 +110,7 @@ def tagged(tag: str, source: str = TINY) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in reversed(NAMES):
-            subprocess.run(["docker", "image", "rm", f"{name}:{tag}"], capture_output=True)
+        remove_images(tag)
 
 
 def forge(checkout: Path, name: str, package: str) -> None:
@@ -132,6 +139,7 @@ class Lab:
 @contextmanager
 def running_lab(lab: str, make: Make, project: str, files: Path, port: int) -> Iterator[Lab]:
     """Start `lab` with make, and remove its container and volume afterwards."""
+    remove_lab(lab, project)  # of a run that was killed
     started = make(f"start_{lab}")
     try:
         succeeded(started)
@@ -140,6 +148,11 @@ def running_lab(lab: str, make: Make, project: str, files: Path, port: int) -> I
         yield Lab(lab, f"{project}-{lab}", address, token, files, port, started.stdout)
     finally:
         make(f"stop_{lab}")
-        subprocess.run(["docker", "rm", "--force", "--volumes", f"{project}-{lab}"], capture_output=True)
-        subprocess.run(["docker", "volume", "rm", f"{project}_{lab}-home"], capture_output=True)
-        subprocess.run(["docker", "network", "rm", f"{project}_default"], capture_output=True)  # after the last lab
+        remove_lab(lab, project)
+
+
+def remove_lab(lab: str, project: str) -> None:
+    """Remove a lab with its settings, and after the last one the network."""
+    subprocess.run(["docker", "rm", "--force", "--volumes", f"{project}-{lab}"], capture_output=True)
+    subprocess.run(["docker", "volume", "rm", f"{project}_{lab}-home"], capture_output=True)
+    subprocess.run(["docker", "network", "rm", f"{project}_default"], capture_output=True)

@@ -22,6 +22,7 @@ from checkout import (
     copy_checkout,
     docker,
     git,
+    remove_images,
     run_make,
     running_lab,
     succeeded,
@@ -71,7 +72,7 @@ def said(checkout: Path, python_image: str) -> Iterator[str]:
         succeeded(built)
         yield built.stderr
     finally:
-        subprocess.run(["docker", "image", "rm", *(f"{name}:{OWN}" for name in reversed(NAMES))], capture_output=True)
+        remove_images(OWN)
 
 
 def test_the_checkout_stays_clean(said: str, checkout: Path) -> None:
@@ -202,7 +203,7 @@ def test_whatever_installing_does(checkout: Path, python_image: str, tmp_path: P
         seen = docker("run", "--rm", f"pyrlab-base:{OWN}-changed", "sh", "-c", GIVEN)
         assert [line.rstrip() for line in seen.splitlines()] == CHANGED.splitlines()
     finally:
-        subprocess.run(["docker", "image", "rm", f"pyrlab-base:{OWN}-changed"], capture_output=True)
+        remove_images(f"{OWN}-changed")
 
 
 def test_no_registry(checkout: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import subprocess
 from collections.abc import Iterator
@@ -114,6 +115,21 @@ def test_one_package_added(checkout: Path) -> None:
     assert {name for name in NAMES if after[name] != before[name]} == {"pylab"}
     assert len(set(layers(f"pylab:{CHANGE}")) - set(before_layers)) == 2  # cowsay's and the manifest
     assert docker("run", "--rm", f"pylab:{CHANGE}", "python", "-c", "import cowsay; print('moo')").endswith("moo")
+
+
+@pytest.mark.usefixtures("own_images")
+def test_a_comment(checkout: Path) -> None:
+    """A comment in a tool repeats no step, and no image is another."""
+    before = state(CHANGE)
+    for tool in ("debs", "layers", "wheels"):
+        path = checkout / f"docker/build/{tool}.py"
+        path.write_text(f"# Nobody reads this.\n{path.read_text()}")
+    built = run_make(checkout, "build", TAG=CHANGE)
+    assert built.returncode == 0, built.stderr
+    assert state(CHANGE) == before
+    log = (checkout / ".cache/build.log").read_text()
+    repeated = re.findall(r"^--- [\d.]+ s from .*: \[(.*?)\] RUN", log, re.MULTILINE)
+    assert [step for step in repeated if "tools" not in step] == []
 
 
 def test_list_missing(checkout: Path) -> None:

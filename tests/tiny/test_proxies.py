@@ -18,8 +18,8 @@ import network
 from caches import Caches, run_caches
 from checkout import CHANGED, NAMES, PROJECT, ROOT, TINY, copy_checkout, docker, run_make
 from conftest import Clean
-from host import PROJECT as THERE
 from host import HOME, Host
+from host import PROJECT as THERE
 from servers import Squid
 
 COMPANY = "company"  # the tag of images that are built here
@@ -109,7 +109,7 @@ def test_nothing_stays_behind(clean: Clean, squid: Squid, caches: Caches) -> Non
     clean.host.docker("save", "--output", str(HOME / archive.name), *images)
     for name, content in blobs(archive):
         search(name, content)
-    assert searched > 2 * archive.stat().st_size, "the layers were not unpacked"
+    assert searched > 700_000_000, "the layers were not unpacked"
     search("make and its log", clean.said.encode())
     for image in images:
         search(f"history of {image}", clean.host.docker("history", "--no-trunc", image).encode())

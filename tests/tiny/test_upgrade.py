@@ -85,7 +85,7 @@ def test_upgrade(checkout: Path) -> None:
     upgraded = succeeded(make(checkout, "upgrade", P="cowsay")).splitlines()
     assert upgraded[0] == f"cowsay  Python  {old} → {new}"
     [fetched] = re.findall(r"^to be pulled by those who have the images of before: ([\d.]+) MB$", upgraded[1])
-    assert 0 < float(fetched) < 1  # of 600
+    assert float(fetched) < 1  # of hundreds
     assert in_pylab(VERSION) == new
     assert f"\ncowsay=={new} \\\n" in (checkout / "requirements.lock").read_text()
 

@@ -1,0 +1,122 @@
+"""Several people, or several checkouts, use one engine, and nobody gets another's lab or loses an image to another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from checkout import PROJECT, TINY, Lab, Make, Run, copy_checkout, docker, run_make, running_lab, succeeded, tagged
+from servers import free_port
+
+OWN = f"{PROJECT}-owners"  # prefix of the first one's containers and volumes
+TAG = "owners"  # of images that these tests change
+
+
+def refusal(run: Run) -> str:
+    """The sentence with which make refuses."""
+    assert run.returncode != 0, run.stdout
+    [sentence] = [line for line in run.stderr.splitlines() if line.startswith("pyrlab: ")]
+    return sentence
+
+
+def make_in(checkout: Path, files: Path, **more: str | int) -> Make:
+    """Run make in a checkout, with ports and a folder of its own."""
+    ports = {port: free_port() for port in ("PORT", "RPORT", "TBPORT")}
+
+    def run(*targets: str, **parameters: str | int) -> Run:
+        return run_make(checkout, *targets, **{"TAG": TINY, "FILES": str(files), **ports, **more, **parameters})
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where both work."""
+    return tmp_path_factory.mktemp("owners")
+
+
+@pytest.fixture(scope="module")
+def first(tiny: Path, place: Path) -> Iterator[Lab]:
+    """The lab of whoever came first."""
+    make = make_in(copy_checkout(place / "first", tiny), place / "first-books", PROJECT=OWN)
+    with running_lab("pylab", make, OWN, place / "first-books", 0) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def second(tiny: Path, place: Path) -> Make:
+    """Make in the checkout of whoever came second, with the same names."""
+    return make_in(copy_checkout(place / "second", tiny), place / "second-books", PROJECT=OWN)
+
+
+@pytest.mark.parametrize("target", ["start_pylab", "stop_pylab", "url_pylab", "bash_pylab", "logs_pylab", "clean"])
+def test_anothers_lab(target: str, first: Lab, second: Make, place: Path) -> None:
+    """Whatever the second types, the first one's lab runs on over its own notebooks, and its token is not shown."""
+    made = second(target)
+    assert re.fullmatch(
+        rf"pyrlab: the container {first.container} is of \S+, made in {place}/first; "
+        "PROJECT names a set of labs of your own, as in make PROJECT=mine pylab",
+        refusal(made),
+    )
+    assert first.token not in made.stdout + made.stderr
+    assert docker("container", "inspect", first.container, "--format", "{{.State.Running}}") == "true"
+
+
+def test_anothers_settings(first: Lab, second: Make) -> None:
+    """The home of a lab whose container is gone is still the first one's."""
+    docker("rename", first.container, f"{first.container}-away")
+    try:
+        assert refusal(second("start_pylab")).startswith(f"pyrlab: the volume {OWN}_pylab-home is of ")
+    finally:
+        docker("rename", f"{first.container}-away", first.container)
+
+
+def test_another_user_is_shown_nothing(first: Lab, second: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one's own labs are listed, with their tokens."""
+    assert first.token in succeeded(second("list"))  # the same user's, of another checkout
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    assert first.token not in succeeded(second("list"))
+
+
+def test_two_sets(first: Lab, second: Make) -> None:
+    """With a PROJECT of their own, the second works beside the first."""
+    other = f"{OWN}-second"
+
+    def make(*targets: str) -> Run:
+        return second(*targets, PROJECT=other)
+
+    with running_lab("pylab", make, other, first.files, 0) as lab:
+        assert lab.token != first.token
+        assert docker("container", "inspect", first.container, "--format", "{{.State.Running}}") == "true"
+
+
+def test_strange_settings(first: Lab, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other projects tell Compose steers no lab."""
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "elsewhere")
+    monkeypatch.setenv("COMPOSE_FILE", "nowhere.yaml")
+    checkout = place / "first"
+    (checkout / ".env").write_text("LAB_USER=0:0\nPROJECT=elsewhere\n")
+    make = make_in(checkout, place / "strange-books", PROJECT=f"{OWN}-strange")
+    with running_lab("pylab", make, f"{OWN}-strange", place, 0) as lab:
+        assert lab.container == f"{OWN}-strange-pylab"
+        assert docker("volume", "ls", "--quiet", "--filter", "name=elsewhere") == ""
+    assert docker("container", "inspect", first.container, "--format", "{{.State.Running}}") == "true"
+
+
+def test_anothers_image(tiny: Path, place: Path) -> None:
+    """A tag that another checkout built keeps its image, and the one who would replace it reads of TAG."""
+    checkouts = [copy_checkout(place / name, tiny) for name in ("images-first", "images-second")]
+    with tagged(TAG):
+        for checkout, package in zip(checkouts, ("pyjokes", "cowsay"), strict=True):
+            listed = (checkout / "requirements.txt").read_text()
+            (checkout / "requirements.txt").write_text(f"{listed}{package}\n")
+        succeeded(run_make(checkouts[0], "build_pylab", TAG=TAG))
+        before = docker("image", "inspect", f"pylab:{TAG}", "--format", "{{.Id}}")
+        said = refusal(run_make(checkouts[1], "build_pylab", TAG=TAG))
+        assert said.startswith(f"pyrlab: pylab:{TAG} is of ")
+        assert f"made in {checkouts[0]}, and would be replaced; TAG gives yours a place beside it" in said
+        assert docker("image", "inspect", f"pylab:{TAG}", "--format", "{{.Id}}") == before
+        assert "cowsay" not in (checkouts[1] / "requirements.lock").read_text()
