@@ -131,7 +131,9 @@ def stage() -> None:
 
 def seal(name: str, python: str, lines: list[str]) -> None:
     """Give a lock that was made of `lines` its header."""
-    content = (STAGED / f"{name}.lock").read_text()
+    made = STAGED / f"{name}.lock"
+    content = made.read_text()
+    made.unlink()  # with the rights that BuildKit gave it, which a step would take for a change
     on = python if name == "base_debs" else ""
     Lock(name, inputs(name, STAGED, python, lines), on, content, digest("\n".join(lines))).write(STAGED)
 

@@ -8,7 +8,7 @@ folder=$1
 mkdir -p "$folder/source/src/contrib" "$folder/binary/src/contrib" /tmp/sources
 sed 's/^deb /deb-src /' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
 apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends dpkg-dev libglpk-dev r-base-dev >/dev/null
+DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends dpkg-dev libglpk-dev r-base-dev r-cran-lattice >/dev/null
 cd /tmp/sources
 apt-get source -qq --download-only --tar-only r-cran-bitops r-cran-docopt r-cran-glue r-cran-zoo
 

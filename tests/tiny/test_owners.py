@@ -57,7 +57,7 @@ def test_anothers_lab(target: str, first: Lab, second: Make, place: Path) -> Non
     """Whatever the second types, the first one's lab runs on over its own notebooks, and its token is not shown."""
     made = second(target)
     assert re.fullmatch(
-        rf"pyrlab: the container {first.container} is of \S+, made in {place}/first; "
+        rf"pyrlab: the (container {first.container}|volume {OWN}_pylab-home) is of \S+, made in {place}/first; "
         "PROJECT names a set of labs of your own, as in make PROJECT=mine pylab",
         refusal(made),
     )
