@@ -118,12 +118,12 @@ def first(folder: Path) -> str:
 
 
 def archive_of_this_machine() -> str:
-    """The address of Debian's archive as this machine's apt has it; empty where it has none, or not Debian's keys."""
-    if not KEYS.exists() or not shutil.which("apt-get"):
+    """The address of Debian's archive as this machine's apt has it; empty where this is no Debian, or knows none."""
+    system = platform.freedesktop_os_release() if KEYS.exists() and shutil.which("apt-get") else {}
+    if system.get("ID") != "debian":
         return ""
     said = subprocess.run(["apt-get", "--print-uris", "update"], capture_output=True, text=True).stdout
-    release = platform.freedesktop_os_release().get("VERSION_CODENAME")
-    suites = {release, "trixie", "stable", "testing", "unstable", "sid"}
+    suites = {system.get("VERSION_CODENAME"), "trixie", "stable", "testing", "unstable", "sid"}
     found = re.findall(r"^'(\S+)/dists/([\w-]+)/InRelease'", said, re.MULTILINE)
     return next((address for address, suite in found if suite in suites), "")
 

@@ -318,11 +318,12 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
 
 def note_packages(name: str, packages: str) -> list[locks.Change]:
     """Write the list of an image's packages into the checkout if its locks are there, too; else say what differs."""
+    path, apart = (folder / contents.LISTS / f"{name}.txt" for folder in (ROOT, locks.APART))
     if locks.published(LOCKS[name]):
-        contents.write_list(ROOT, name, packages)
+        contents.write_list(path, packages)
+        apart.unlink(missing_ok=True)
         return []
-    contents.write_list(locks.APART, name, packages)
-    path = ROOT / contents.LISTS / f"{name}.txt"
+    contents.write_list(apart, packages)
     before = contents.read_list(path.read_text()) if path.exists() else {}
     return locks.compare(before, contents.read_list(packages))
 

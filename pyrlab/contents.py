@@ -64,9 +64,8 @@ def package_list(manifest: Manifest, parent: Manifest | None) -> str:
     return "".join(f"{p['ecosystem']} {p['name']} {p['version']}\n" for p in own_packages(manifest, parent))
 
 
-def write_list(folder: Path, name: str, packages: str) -> None:
-    """Write the list of an image's own packages below `folder`, which is the checkout where git is to keep it."""
-    path = folder / LISTS / f"{name}.txt"
+def write_list(path: Path, packages: str) -> None:
+    """Write the list of an image's own packages, in the folder LISTS of the checkout for git to keep."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(packages)
 

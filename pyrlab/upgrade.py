@@ -30,7 +30,8 @@ def lock() -> None:
     changes = locks.changes(locks.read(ROOT), locks.read(locks.STAGED))
     locks.publish(asked=True)
     for path in (locks.APART / LISTS).glob("*.txt"):  # what the images have already
-        write_list(ROOT, path.stem, path.read_text())
+        write_list(ROOT / LISTS / path.name, path.read_text())
+        path.unlink()
     print(locks.table(changes) or "the locks are up to date")
 
 

@@ -38,7 +38,7 @@ from checkout import (
 )
 from host import Host, run_host
 from pyrlab import base, build
-from servers import Squid, free_port, serve_squid
+from servers import Squid, free_port, serve_files, serve_squid
 
 # A background job of a script ignores Ctrl-C and hands that down to what it starts; here some test types it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -226,6 +226,15 @@ def squid(gateway: str) -> Iterator[Squid]:
     """A company's proxy: with a password, and looking into TLS with an authority that only CACERT names."""
     with serve_squid(gateway) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What a hotel's network answers to everything."""
+    folder = tmp_path_factory.mktemp("portal")
+    (folder / "login.html").write_text("<html>Please log in</html>")
+    with serve_files(folder, page="login.html") as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

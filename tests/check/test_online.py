@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,42 +13,8 @@ import network
 from checkout import ROOT
 from pyrlab import online
 from pyrlab.docker import Problem
-from servers import Squid, free_port, serve_files, serve_squid
-
-APT = "E: Failed to fetch http://packages.invalid/debian/dists/trixie/InRelease  Could not connect"
-UV = "error: Request failed after 3 retries\n  cause: Failed to fetch: https://packages.invalid/simple/pandas/"
-
-
-def run(verb: str, words: str = "", **parameters: str) -> str:
-    """What the build's tool prints with these parameters."""
-    environment = {**os.environ, **dict.fromkeys(network.PARAMETERS, ""), **parameters}
-    command = [sys.executable, str(ROOT / "docker/build/network.py"), verb]
-    done = subprocess.run(command, input=words, capture_output=True, text=True, env=environment, check=True)
-    return str(done.stdout).strip()
-
-
-def explain(words: str, **parameters: str) -> str:
-    """What the build says after a command ended with these words."""
-    return run("explain", words, **parameters)
-
-
-@pytest.fixture(scope="module")
-def squid() -> Iterator[Squid]:
-    """A proxy that wants a user name and a password."""
-    with serve_squid() as proxy:
-        yield proxy
-
-
-@pytest.fixture(scope="module")
-def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What a hotel's network answers to everything."""
-    folder = tmp_path_factory.mktemp("portal")
-    (folder / "login.html").write_text("<html>Please log in</html>")
-    with serve_files(folder, page="login.html") as server:
-        yield server.url
-
-
-NOBODY = "http://127.0.0.1:1"
+from servers import free_port, serve_files
+from told import APT, NOBODY, UV, check, explain
 
 
 @pytest.mark.parametrize(
@@ -60,46 +23,6 @@ NOBODY = "http://127.0.0.1:1"
 def test_proxy_down(name: str, words: str) -> None:
     """Where nothing listens, the parameter that says to go there is named."""
     assert explain(words, **{name: NOBODY}) == network.down(name, "[Errno 111] Connection refused")
-
-
-@pytest.mark.parametrize(("name", "words"), [("APTPROXY", APT), ("https_proxy", UV), ("http_proxy", APT)])
-@pytest.mark.parametrize("credentials", ["", "somebody:wrong@"])
-def test_password_wanted(squid: Squid, name: str, words: str, credentials: str) -> None:
-    """A proxy that wants a password gets none, or a wrong one."""
-    address = squid.url.replace("//", f"//{credentials}")
-    assert explain(words, **{name: address}) == network.DENIED.format(name)
-
-
-def check(**parameters: str) -> str:
-    """What the build says before it begins."""
-    return run("check", **parameters)
-
-
-@pytest.mark.parametrize("name", ["APTPROXY", "PIPPROXY", "http_proxy", "https_proxy"])
-def test_checked_before_the_work(squid: Squid, portal: str, name: str) -> None:
-    """A proxy that is down or wants a password is told before anything else; one that is well is not."""
-    assert check(**{name: NOBODY}) == network.down(name, "[Errno 111] Connection refused")
-    if name == "PIPPROXY":
-        assert check(PIPPROXY=portal).startswith("PIPPROXY answers with another page than asked for")
-    else:
-        assert check(**{name: squid.url}) == network.DENIED.format(name)
-        assert check(**{name: squid.with_password}, SSL_CERT_FILE=str(squid.authority)) == ""
-
-
-def test_strange_certificate(squid: Squid) -> None:
-    """A proxy that looks into TLS with an authority that is not trusted is told from one that is down."""
-    sentence = (
-        "https_proxy shows a certificate that nothing here trusts; name the file of its authority, as in CACERT=ca.pem"
-    )
-    assert check(https_proxy=squid.with_password) == sentence
-    assert explain(UV, https_proxy=squid.with_password) == sentence
-
-
-@pytest.mark.parametrize("name", ["APTPROXY", "http_proxy"])
-def test_proxy_refuses(squid: Squid, name: str) -> None:
-    """A proxy that knows its user, but lets nobody go there, says so with a number that is passed on."""
-    sentence = explain(APT.replace("packages.invalid", squid.forbidden), **{name: squid.with_password})
-    assert sentence == f"{name} answers 403 Forbidden, and gives no packages; ask whoever runs it"
 
 
 def test_no_web_server() -> None:
@@ -155,8 +78,10 @@ def test_no_address(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> N
         online.settings()
 
 
-def test_loopback(monkeypatch: pytest.MonkeyPatch, gateway: str) -> None:
+def test_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy of this machine's own must be named by an address that containers can reach."""
+    gateway = "172.17.0.1"
+    monkeypatch.setattr(online, "bridge", lambda: gateway)
     monkeypatch.setenv("https_proxy", "http://localhost:8080")
     with pytest.raises(Problem, match=f"^https_proxy names this machine as localhost, .* {gateway}, .*https_proxy=$"):
         online.settings()
