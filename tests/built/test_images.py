@@ -216,14 +216,11 @@ def test_debian_is_consistent(root: Host) -> None:
     assert check.rc == 0, check.stderr
 
 
-@pytest.fixture
-def own_wheels(image: str) -> None:
-    """Skip the images of R, whose Python packages are the layers of pyrlab-base."""
-    if image in WITH_R:
-        pytest.skip("the same layers as in pyrlab-base")
+# The Python packages of R's images are the layers of pyrlab-base, which are looked at there.
+with_own_wheels = pytest.mark.parametrize("image", ["pyrlab-base", "pylab"], indirect=True)
 
 
-@pytest.mark.usefixtures("own_wheels")
+@with_own_wheels
 def test_python_packages(image: str, host: Host) -> None:
     """Every requirement of a list is met as pip understands it, versions and extras included."""
     requirements = wanted(PYTHON_LISTS, image)
@@ -234,7 +231,7 @@ def test_python_packages(image: str, host: Host) -> None:
     assert host.check_output("pip check") == "No broken requirements found."
 
 
-@pytest.mark.usefixtures("own_wheels")
+@with_own_wheels
 def test_python_imports(image: str, host: Host) -> None:
     """Every Python package of a list can be imported."""
     names = [canonicalize_name(Requirement(text).name) for text in wanted(PYTHON_LISTS, image)]
@@ -242,11 +239,10 @@ def test_python_imports(image: str, host: Host) -> None:
     assert host.check_output("python -c %s %s", IMPORT_MODULES, argument) == ""
 
 
+@pytest.mark.parametrize("image", [*R_LISTS], indirect=True)
 def test_r_packages(image: str, host: Host) -> None:
     """Every R package of a list can be loaded."""
     names = wanted(R_LISTS, image)
-    if not names:
-        pytest.skip("no list of R packages")
     assert host.check_output(f"Rscript -e %s {' '.join(names)}", LOAD_R_PACKAGES) == ""
 
 
@@ -261,7 +257,7 @@ def test_kernels(image: str, host: Host) -> None:
     assert set(found["kernelspecs"]) == set().union(*(KERNELS.get(part, set()) for part in IMAGES[image]))
 
 
-@pytest.mark.usefixtures("own_wheels")
+@with_own_wheels
 def test_singleuser(host: Host) -> None:
     """A JupyterHub finds the program that it starts for its users."""
     assert re.match(r"\d+\.\d+", host.check_output("jupyterhub-singleuser --version"))
