@@ -44,12 +44,8 @@ from servers import Squid, free_port, serve_files, serve_squid
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-ON_ONE_HOST = (
-    "test_clean",
-    "test_ordinary_user",
-    "test_proxies",
-    "test_reproducible",
-)  # one worker runs the modules that share a machine
+# One worker runs the modules that share another machine.
+ON_ONE_HOST = ("test_ordinary_user", "test_proxies", "test_reproducible", "test_uninstall")
 
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
@@ -76,7 +72,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove the tiny images, once no worker needs them any more."""
-    if not hasattr(session.config, "workerinput") and any(item.path.parent.name == "tiny" for item in session.items):
+    if not hasattr(session.config, "workerinput") and any("tiny" in argument for argument in session.config.args):
         remove_images(CHANGED, TINY)
 
 
@@ -171,6 +167,7 @@ def tiny(once: Callable[[str, Callable[[Path], object]], Path], debian: Path) ->
     """A checkout with the tiny lists, built."""
 
     def make(folder: Path) -> None:
+        remove_images(CHANGED, TINY)  # of a run that was killed
         write_lists(copy_checkout(folder), TINY_LISTS)
         succeeded(run_make(folder, "build", TAG=TINY, BASE="debian"))
 

@@ -68,18 +68,17 @@ def test_clean_build_agrees(clean: Clean, name: str, tmp_path: Path) -> None:
 
 
 def test_busy_disk(clean: Clean) -> None:
-    """An image is built all the same where the disk lets BuildKit not write in time how it came about."""
+    """An image is built all the same where the disk takes nothing for longer than BuildKit waits for its history."""
     engine, tag, log = clean.host, "busy", clean.checkout / ".cache/build.log"
     engine.docker("tag", f"pyrlab-base:{CHANGED}", f"pyrlab-base:{tag}")
     log.write_text("")
     with ThreadPoolExecutor(1) as pool:
-        building = pool.submit(engine.make, clean.checkout, "build_pylab", TAG=tag)
+        building = pool.submit(engine.make, clean.checkout, "build_pylab", TAG=tag, **clean.parameters)
         while not re.search(r"^--- .* s from .*: \[pylab\] exporting to image$", log.read_text(), re.MULTILINE):
             assert not building.done(), building.result()
         with engine.frozen():
             time.sleep(HISTORY)
         built = building.result()
     assert built.returncode == 0, built.stderr
-    assert "DeadlineExceeded" in log.read_text()
     assert "--- again" not in log.read_text()  # which may fail likewise
     assert layers(f"pylab:{tag}", engine.docker) == layers(f"pylab:{CHANGED}", engine.docker)
