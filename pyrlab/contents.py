@@ -26,16 +26,24 @@ def manifest_of(image: str) -> Manifest:
     stored = inspect("image", image)
     if not stored:
         raise Problem(f"there is no image {image}; make build makes it")
-    if not (text := manifest_text(stored["Id"])):
+    if not (text := manifest_text(image, stored["Id"])):
         raise Problem(f"{image} has no manifest, as images had none once; make build gives it one")
     found: Manifest = json.loads(text)
     return found | {"digest": stored["Id"]}
 
 
 @functools.cache
-def manifest_text(digest: str) -> str:
-    """The manifest's file in the image of a digest; empty where it has none."""
-    return docker("run", "--rm", "--network=none", "--entrypoint=cat", digest, PATH, check=False)
+def manifest_text(image: str, digest: str) -> str:
+    """The manifest's file in the image that has this digest now; empty where it has none.
+
+    It is asked for by its name: a digest stands for any of an image's names, one that is just being removed included.
+    """
+    command = ["docker", "run", "--rm", "--network=none", "--entrypoint=cat", image, PATH]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode and "No such file" not in run.stderr:
+        words = (run.stderr.strip() or "docker gives no reason").splitlines()[0]
+        raise Problem(f"{image}, now {digest[:19]}, cannot be looked into: {words}")
+    return run.stdout
 
 
 def versions(manifest: Manifest) -> Versions:
