@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,9 +52,11 @@ def in_rlab(command: str) -> str:
 
 
 def forget_compiled() -> None:
-    """Let what was compiled before, by another run of these tests perhaps, be compiled again."""
-    for compiled in build_records("/root/.cache/pyrlab-r"):
-        docker("buildx", "prune", "--all", "--force", "--filter", f"id={compiled.split()[0]}")
+    """Let what was compiled before, by another run of these tests perhaps, be compiled again; a build may use it now."""
+    deadline = time.monotonic() + 60
+    while (records := build_records("/root/.cache/pyrlab-r")) and time.monotonic() < deadline:
+        for compiled in records:
+            docker("buildx", "prune", "--all", "--force", "--filter", f"id={compiled.split()[0]}")
 
 
 VERSIONS = """Rscript -e 'cat(sprintf("%s %s", c("glue", "zoo"), c(packageVersion("glue"), packageVersion("zoo"))))'"""
