@@ -52,7 +52,7 @@ def in_rlab(command: str) -> str:
 
 
 def forget_compiled() -> None:
-    """Let what was compiled before, by another run of these tests perhaps, be compiled again; a build may use it now."""
+    """Let what was compiled before, by another run perhaps, be compiled again; a build may use it just now."""
     deadline = time.monotonic() + 60
     while (records := build_records("/root/.cache/pyrlab-r")) and time.monotonic() < deadline:
         for compiled in records:
