@@ -160,7 +160,8 @@ def start(lab: str, browse: bool) -> None:
     """Start `lab`, wait until it is healthy, and print where it is."""
     port, files = check(lab)
     container = owner.container(container_name(lab))
-    owner.claim_volume(parameter("PROJECT", "pyrlab"), f"{lab}-home")
+    for each in LABS:  # Compose makes those of all labs
+        owner.claim_volume(parameter("PROJECT", "pyrlab"), f"{each}-home")
     token = Running.of(container).token if container else secrets.token_hex(24)
     if container and container["State"]["Running"] and Running.of(container).files == str(files):
         # With what it was started with, it just goes on running.

@@ -154,5 +154,6 @@ def running_lab(lab: str, make: Make, project: str, files: Path, port: int) -> I
 def remove_lab(lab: str, project: str) -> None:
     """Remove a lab with its settings, and after the last one the network."""
     subprocess.run(["docker", "rm", "--force", "--volumes", f"{project}-{lab}"], capture_output=True)
-    subprocess.run(["docker", "volume", "rm", f"{project}_{lab}-home"], capture_output=True)
+    for each in ("pylab", "rlab"):  # what another lab uses stays
+        subprocess.run(["docker", "volume", "rm", f"{project}_{each}-home"], capture_output=True)
     subprocess.run(["docker", "network", "rm", f"{project}_default"], capture_output=True)
