@@ -17,7 +17,7 @@ from pyrlab.proxies import SERVICES
 def main() -> None:
     """Remove everything; the volumes with the labs' settings only after asking, where one can ask."""
     project = parameter("PROJECT", "pyrlab")
-    volumes = [f"{project}_{lab}-home" for lab in LABS if own_volume(f"{project}_{lab}-home")]
+    volumes = [f"{project}_{lab}-home" for lab in LABS if owner.volume(f"{project}_{lab}-home")]
     ask(volumes)
     containers = [container_name(lab) for lab in LABS if owner.container(container_name(lab))]
     images = [tag_of(name) for name in reversed(INPUTS) if inspect("image", tag_of(name))]
@@ -52,14 +52,6 @@ def ask(volumes: list[str]) -> None:
         print(f"This removes the settings of your labs too (volumes {', '.join(volumes)}); your notebooks stay.")
         if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
             raise Problem("nothing was removed")
-
-
-def own_volume(name: str) -> bool:
-    """Whether a lab has this volume; raises Problem where it is somebody else's."""
-    volume = inspect("volume", name)
-    if volume:
-        owner.check("volume", name, volume["Labels"])
-    return volume is not None
 
 
 def cache_ids() -> list[str]:

@@ -58,13 +58,20 @@ def container(thing: str) -> dict[str, Any] | None:
     return found
 
 
-def claim_volume(project: str, volume: str) -> None:
-    """Make the volume of a lab, as Compose would, with its owner; raises Problem where it is somebody else's."""
-    thing = f"{project}_{volume}"
-    if found := inspect("volume", thing):
+def volume(thing: str) -> dict[str, Any] | None:
+    """The same of the volume of a lab."""
+    found = inspect("volume", thing)
+    if found:
         check("volume", thing, found["Labels"])
+    return found
+
+
+def claim_volume(project: str, home: str) -> None:
+    """Make the volume of a lab, as Compose would, with its owner; raises Problem where it is somebody else's."""
+    thing = f"{project}_{home}"
+    if volume(thing):
         return
-    given = {"com.docker.compose.project": project, "com.docker.compose.volume": volume, **labels()}
+    given = {"com.docker.compose.project": project, "com.docker.compose.volume": home, **labels()}
     docker("volume", "create", *(f"--label={label}={value}" for label, value in given.items()), thing)
 
 

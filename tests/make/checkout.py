@@ -94,6 +94,13 @@ def succeeded(run: Run) -> str:
     return run.stdout
 
 
+def refusal(run: Run) -> str:
+    """The sentence with which make refuses."""
+    assert run.returncode != 0, run.stdout
+    [sentence] = [line for line in run.stderr.splitlines() if line.startswith("pyrlab: ")]
+    return sentence
+
+
 def remove_images(*tags: str) -> None:
     """Remove the images of some tags, and what is noted of whose they are."""
     for tag in tags:

@@ -8,18 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from checkout import PROJECT, TINY, Lab, Make, Run, copy_checkout, docker, run_make, running_lab, succeeded, tagged
+from checkout import (
+    PROJECT,
+    TINY,
+    Lab,
+    Make,
+    Run,
+    copy_checkout,
+    docker,
+    refusal,
+    run_make,
+    running_lab,
+    succeeded,
+    tagged,
+)
 from servers import free_port
 
 OWN = f"{PROJECT}-owners"  # prefix of the first one's containers and volumes
 TAG = "owners"  # of images that these tests change
-
-
-def refusal(run: Run) -> str:
-    """The sentence with which make refuses."""
-    assert run.returncode != 0, run.stdout
-    [sentence] = [line for line in run.stderr.splitlines() if line.startswith("pyrlab: ")]
-    return sentence
 
 
 def make_in(checkout: Path, files: Path, **more: str | int) -> Make:

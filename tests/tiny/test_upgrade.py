@@ -13,7 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from checkout import NAMES, ROOT, TINY, TINY_LISTS, docker, forge, git, run_make, succeeded, tagged, write_lists
+from checkout import (
+    NAMES,
+    ROOT,
+    TINY,
+    TINY_LISTS,
+    docker,
+    forge,
+    git,
+    refusal,
+    run_make,
+    succeeded,
+    tagged,
+    write_lists,
+)
 from pyrlab import locks
 from servers import serve_files
 
@@ -32,13 +45,6 @@ def own_images(tiny: Path) -> Iterator[None]:
 def make(checkout: Path, *targets: str, **parameters: str) -> subprocess.CompletedProcess[str]:
     """Run make on the images of these tests."""
     return run_make(checkout, *targets, TAG=OWN, **parameters)
-
-
-def refusal(run: subprocess.CompletedProcess[str]) -> str:
-    """The sentence with which make refuses."""
-    assert run.returncode != 0, run.stdout
-    [sentence] = [line for line in run.stderr.splitlines() if line.startswith("pyrlab: ")]
-    return sentence
 
 
 def state(checkout: Path) -> list[str | bytes]:
