@@ -49,10 +49,12 @@ ON_ONE_HOST = ("test_ordinary_user", "test_proxies", "test_reproducible", "test_
 
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Lets one worker run all tests of a module, which share what they start."""
+    """Lets one worker run all tests of a module, which share what they start, but cases wherever there is room."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
+        if Path(module).stem == "test_cases":
+            return nodeid
         return "host" if Path(module).stem in ON_ONE_HOST else module
 
 

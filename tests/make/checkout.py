@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,10 +18,11 @@ from pyrlab import build, locks
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # of several that run tests side by side
 TAG = "test"  # of the default images
-TINY = "tiny"  # of the images of the tiny lists
-CHANGED = "changed"  # of those of the tiny lists once they were changed
+MINE = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]  # in the names of whatever this checkout's tests make
+TINY = f"tiny-{MINE}"  # of the images of the tiny lists
+CHANGED = f"{TINY}-changed"  # of those of the tiny lists once they were changed
 NAMES = tuple(build.INPUTS)  # of the images, parents first
-PROJECT = f"pyrlab-test{WORKER}"  # prefix of the containers and volumes that are started here
+PROJECT = f"pyrlab-{MINE}{WORKER}"  # prefix of the containers and volumes that are started here
 
 # Lists that are built in seconds: a large wheel and one with a compiled extension, a few Debian packages, and R.
 TINY_LISTS = {
@@ -57,6 +59,11 @@ def layers(image: str, engine: Callable[..., str] = docker) -> list[str]:
     return found
 
 
+def state(tag: str) -> dict[str, str]:
+    """The identity of each image in the engine's store."""
+    return {name: docker("image", "inspect", f"{name}:{tag}", "--format", "{{.Id}}") for name in NAMES}
+
+
 def build_records(word: str, engine: Callable[..., str] = docker) -> list[str]:
     """The records of the build cache whose description has the word, each beginning with its id."""
     records = re.split(r"^ID:\s+", engine("buildx", "du", "--verbose"), flags=re.MULTILINE)[1:]
@@ -85,6 +92,20 @@ def run_make(checkout: Path, *targets: str, **parameters: str | int) -> Run:
     command = ["make", "--no-print-directory", *targets, *arguments]
     return subprocess.run(
         command, cwd=checkout, env=users_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+
+def run_shell(checkout: Path, command: str, **parameters: str) -> Run:
+    """Run a command of the shell in `checkout`, with parameters in the environment; what it prints is in one stream."""
+    environment = {**users_environment(), "PROJECT": PROJECT, "MAKEFLAGS": "--no-print-directory", **parameters}
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=checkout,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from checkout import ROOT, Run, docker
+from checkout import MINE, ROOT, Run, docker
 from pyrlab import base
 from pyrlab.online import build_environment
 
-NAME = "pyrlab-test-host"  # of its image and container
+IMAGE = "pyrlab-test-host"
+NAME = f"{IMAGE}-{MINE}"  # of its container
 USER, HOME = "ada", Path("/home/ada")
 PROJECT = "pyrlab-there"  # of what she starts
 NO_PROXIES = dict.fromkeys(("APTPROXY", "PIPPROXY", "PIPHOST", "http_proxy", "https_proxy", "CACERT"), "")
@@ -99,16 +100,7 @@ def build_host() -> None:
     base.bootstrap()
     (context / base.ARCHIVE.name).unlink(missing_ok=True)
     (context / base.ARCHIVE.name).hardlink_to(base.ARCHIVE)
-    given = build_environment()
-    secrets = [
-        "--secret=id=network,env=NETWORK",
-        *([f"--secret=id=ca,src={given['CACERT']}"] if given["CACERT"] else []),
-    ]
-    tools = f"--build-context=tools={ROOT / 'docker/build'}"
-    file = f"--file={ROOT / 'tests/make/host.Dockerfile'}"
-    command = ["docker", "buildx", "build", "--quiet", *secrets, tools, file, f"--tag={NAME}", str(context)]
-    built = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **given})
-    assert built.returncode == 0, built.stderr
+    build_online("host.Dockerfile", context, IMAGE)
 
 
 @contextmanager
@@ -119,7 +111,7 @@ def run_host(home: Path) -> Iterator[Host]:
     settings = [f"--env=STORE={'classic' if 'containerd' in here else 'containerd'}"]
     settings += [f"--env=ADA={os.getuid() or 1000}", f"--volume={home}:{HOME}", "--hostname=kiritimati"]
     subprocess.run(["docker", "rm", "--force", NAME], capture_output=True)  # of a run that was killed
-    docker("run", "--detach", "--privileged", f"--name={NAME}", *settings, NAME)
+    docker("run", "--detach", "--privileged", f"--name={NAME}", *settings, IMAGE)
     host = Host(home)
     try:
         deadline = time.monotonic() + 60

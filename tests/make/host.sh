@@ -19,6 +19,11 @@ mount -o nobarrier "$loop" /var/lib/docker
 mkdir -p /etc/docker
 [ "$STORE" = containerd ] && snapshotter=true || snapshotter=false
 echo "{ \"features\": { \"containerd-snapshotter\": $snapshotter } }" >/etc/docker/daemon.json
-dockerd &
-trap 'kill %1' TERM
-wait || wait
+# It is started again where it ends by itself, as systemd does.
+ended=
+trap 'ended=yes; kill $!' TERM
+until [ "$ended" ]; do
+  dockerd &
+  wait || true
+done
+wait

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from checkout import NAMES, TINY, build_records, docker, layers, run_make, tagged
+from checkout import NAMES, TINY, build_records, docker, layers, run_make, state, tagged
 from pyrlab import bake
 from pyrlab.progress import Progress
 
-CHANGE = "change"  # the tag of images that these tests rebuild
+CHANGE = f"{TINY}-change"  # the tag of images that these tests rebuild
 
 NO_CRAN = "http://127.0.0.1:1"
 
@@ -33,11 +33,6 @@ MISTAKES = [
     ("base_debs.txt", "grpahviz", "Debian has no package named 'grpahviz'; did you mean graphviz?"),
     ("r_debs.txt", "r-base-croe", "Debian has no package named 'r-base-croe'; did you mean r-base-core?"),
 ]
-
-
-def state(tag: str) -> dict[str, str]:
-    """The identity of each image in the engine's store."""
-    return {name: docker("image", "inspect", f"{name}:{tag}", "--format", "{{.Id}}") for name in NAMES}
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from checkout import PROJECT, build_records, copy_checkout, docker, forge, run_make, tagged
+from checkout import PROJECT, TINY, build_records, copy_checkout, docker, forge, run_make, tagged
 from remote import execute
 from servers import WebServer, free_port, serve_files
 
-OWN = "r-packages"  # the tag of images that these tests rebuild, and the end of their labs' names
+OWN = f"{TINY}-r-packages"  # the tag of images that these tests rebuild, and the end of their labs' names
 AGENT = "R/4.5.0 R (4.5.0 x86_64-pc-linux-gnu x86_64 linux-gnu)"
 LISTED = ["IRkernel", "glue>=99", "zoo@99.1"]
 

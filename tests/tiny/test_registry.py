@@ -18,6 +18,7 @@ from checkout import (
     NAMES,
     PROJECT,
     ROOT,
+    TINY,
     TINY_LISTS,
     copy_checkout,
     docker,
@@ -33,7 +34,7 @@ from pyrlab import base
 from remote import execute
 from servers import free_port, serve_registry
 
-OWN = "registry"  # the tag of the images that are built here
+OWN = f"{TINY}-registry"  # the tag of the images that are built here
 
 
 @pytest.fixture(scope="module")

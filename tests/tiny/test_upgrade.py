@@ -30,7 +30,7 @@ from checkout import (
 from pyrlab import locks
 from servers import serve_files
 
-OWN = "upgrade"  # the tag of the images that these tests change
+OWN = f"{TINY}-upgrade"  # the tag of the images that these tests change
 LOCKS = [f"{name}.lock" for name in locks.NAMES]
 
 
