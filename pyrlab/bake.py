@@ -19,7 +19,9 @@ BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
 LOST = r"snapshot (\S+) does not exist"
 LOSES = 30  # the major version of the engine that does not lose snapshots any more
 NO_HISTORY = "DeadlineExceeded"
-STUMBLE = rf"{LOST}|{NO_HISTORY}|no active sessions"
+# And an engine may end in the middle of a build: of an upgrade, or of a panic of BuildKit's (moby/buildkit#3714).
+GONE = "error reading from server|Cannot connect to the Docker daemon"
+STUMBLE = rf"{LOST}|{NO_HISTORY}|{GONE}|no active sessions"
 PAUSE = 5  # seconds, for what keeps it busy to get on
 
 
@@ -54,11 +56,24 @@ def bake(
                 for snapshot in lost:
                     forget_snapshot(snapshot)
             time.sleep(PAUSE)
+            if re.search(GONE, words):
+                await_engine()
             progress.forget(STUMBLE)
             progress.log.write(f"--- again: {' '.join(targets)}\n")
             bake(targets, progress, environment, *options, done=done, attempts=attempts - 1)
             return
         raise Problem(progress.failure())
+
+
+def await_engine() -> None:
+    """Wait until the engine answers again, and start it where nobody else does; raises Problem where that fails."""
+    for attempt in range(60):
+        if subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
+            return
+        if attempt == 5:
+            subprocess.run([ROOT / "pyrlab/engine.sh", "ensure"], stdin=subprocess.DEVNULL)
+        time.sleep(1)
+    raise Problem("the engine ended in the middle of a build, and has not come back; start it, then try again")
 
 
 def forget_snapshot(snapshot: str) -> None:

@@ -14,7 +14,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -283,36 +282,28 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
     Files of the checkout change where a list has, or if the user `asked` for it.
     """
     images, stale = survey(names, now.python)
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            # Every layer of every image, in parallel where the graph allows, while what is ready is written. A child's
-            # layers include its parent's, and where only one image is stale, writing it is all there is to do.
-            if len(stale) > 1:
-                leaves = [name for name in stale if not any(PARENT.get(child) == name for child in stale)]
-                options = "--set=*.output=type=cacheonly"  # which leaves to the writing what it does not get done
-                layers = pool.submit(bake, leaves, now.progress, now.environment, options, done=lambda: True)
-                write_outdated(images, now, layers)
-                layers.result()
-            else:
-                write_outdated(images, now)
-            approve(images)
-            lists = {image.name: package_list(image) for image in images if image.written}
-            for image in images:
-                check_place(image)
-            for image in images:
-                publish(image)
-            owner.claim_tag()
-            before = locks.read(ROOT)
-            locks.publish(asked)
-            changes = locks.changes(before, locks.read(ROOT))
-            moved = [change for name, packages in lists.items() for change in note_packages(name, packages)]
-            now.progress.erase()
-            for note in [*now.progress.notes(), *locks.notes(changes), *locks.moved_on(moved)]:
-                print(f"pyrlab: {note}", file=sys.stderr)
-        finally:
-            for image in images:
-                if image.written:
-                    docker("image", "rm", image.tag, check=False)
+    try:
+        if stale:
+            write(stale, now)
+        for image in images:
+            compare(image, now.progress)
+        approve(images)
+        lists = {image.name: package_list(image) for image in images if image.written}
+        for image in images:
+            check_place(image)
+        for image in images:
+            publish(image)
+        owner.claim_tag()
+        before = locks.read(ROOT)
+        locks.publish(asked)
+        changes = locks.changes(before, locks.read(ROOT))
+        moved = [change for name, packages in lists.items() for change in note_packages(name, packages)]
+        now.progress.erase()
+        for note in [*now.progress.notes(), *locks.notes(changes), *locks.moved_on(moved)]:
+            print(f"pyrlab: {note}", file=sys.stderr)
+    finally:
+        for name in stale:
+            docker("image", "rm", tag_of(name) + NEW, check=False)
     return images
 
 
@@ -341,29 +332,30 @@ def outdated(image: Image) -> list[str]:
     return reasons(image)
 
 
-def write_outdated(images: list[Image], now: Session, layers: Future[None] | None = None) -> None:
-    """Write the images that are outdated, parents first: a child is only if its parent came out otherwise."""
-    for image in images:
-        if layers and layers.done():
-            layers.result()  # raises what went wrong elsewhere
-        if why := outdated(image):
-            write(image, why, now)
+def write(names: list[str], now: Session) -> None:
+    """Build images and put each into the engine's store beside the one before.
 
-
-def write(image: Image, why: list[str], now: Session) -> None:
-    """Build `image` and put it into the engine's store beside the one before."""
-    tag = parameter("TAG", "latest") + NEW
-    new = tag_of(image.name) + NEW
-    docker("image", "rm", new, check=False)  # of a build that was cut short
+    In one go, for BuildKit gets steps that several runs share wrong at times (moby/buildkit#3714, #6808).
+    """
+    new = [tag_of(name) + NEW for name in names]
+    docker("image", "rm", *new, check=False)  # of a build that was cut short
 
     def done() -> bool:
-        return inspect("image", new) is not None
+        return all(inspect("image", tag) for tag in new)
 
-    bake([image.name], now.progress, {**now.environment, "TAG": tag}, done=done)
-    image.written = True
-    record(image.inspect() or {}, image.inputs)
-    image.why = why
-    image.seconds = now.progress.seconds(image.name)
+    bake(names, now.progress, {**now.environment, "TAG": parameter("TAG", "latest") + NEW}, done=done)
+
+
+def compare(image: Image, progress: Progress) -> None:
+    """Say why a new image takes the place of the one before; it does not where it turned out the same."""
+    new = inspect("image", tag_of(image.name) + NEW)
+    if not new:
+        return
+    image.why = outdated(image)
+    image.written = bool(image.why)
+    if image.written:
+        record(new, image.inputs)
+        image.seconds = progress.seconds(image.name)
 
 
 def check_place(image: Image) -> None:

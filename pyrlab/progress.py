@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -67,7 +66,6 @@ class Progress:
         self.words: list[str] = []  # what bake said outside its JSON
         self.drawn = 0
         self.last_draw = 0.0
-        self.turn = threading.Lock()
 
     def __enter__(self) -> Progress:
         return self
@@ -77,11 +75,10 @@ class Progress:
         self.log.close()
 
     def follow(self, stream: IO[str]) -> list[str]:
-        """Take in everything that one run of bake reports, two at a time perhaps; its words outside the JSON."""
+        """Take in everything that one run of bake reports; its words outside the JSON."""
         words = []
         for document in documents(stream):
-            with self.turn:
-                self.take(document)
+            self.take(document)
             if "text" in document:
                 words.append(document["text"])
         return words
@@ -95,7 +92,7 @@ class Progress:
             self.vertex(vertex)
         for entry in document.get("logs", []):
             heard = (entry["vertex"], entry.get("timestamp", ""), entry.get("data", ""))
-            if heard in self.heard and heard[1]:  # both of two runs tell of a step that they share
+            if heard in self.heard and heard[1]:  # each of several targets tells of a step that they share
                 continue
             self.heard.add(heard)
             text = base64.b64decode(entry.get("data", "")).decode(errors="replace")
@@ -129,9 +126,8 @@ class Progress:
 
     def forget(self, pattern: str) -> None:
         """Forget the failures that `pattern` is found in, before another attempt."""
-        with self.turn:
-            self.words = [words for words in self.words if not re.search(pattern, words)]
-            self.errors = {key: error for key, error in self.errors.items() if not re.search(pattern, error)}
+        self.words = [words for words in self.words if not re.search(pattern, words)]
+        self.errors = {key: error for key, error in self.errors.items() if not re.search(pattern, error)}
 
     def image(self, key: str) -> str:
         """The image that a step belongs to, empty for what all share; BuildKit names it [TARGET STAGE N/M]."""

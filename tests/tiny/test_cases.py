@@ -2,7 +2,8 @@
 
 A folder holds whole lists, or NAME.append.txt and NAME.prepend.txt for the tiny lists; whatever else it has is copied
 into the checkout. `expected` is a transcript: after `$ COMMAND`, or `$ ! COMMAND` for one that fails, stands all that
-it prints; `...` stands for anything. The script `verify`, if there, must then succeed in the checkout.
+it prints, but for the progress of a build and make's own words; `...` stands for anything. The script `verify`, if
+there, must then succeed in the checkout.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT, TINY, run_shell, state, tagged
+from pyrlab import progress
 
 CASES = sorted((ROOT / "tests/tiny/cases").iterdir())
+PROGRESS = rf"^(make: \*\*\*.*|\S+ +({'|'.join(words for _, words in progress.STEPS)}))\n"
 OWN = {"expected", "verify"}  # not copied
 
 
@@ -52,7 +55,7 @@ def test_case(case: Path, checkout: Path) -> None:
         before = state(tag)
         for command, output in transcript:
             run = run_shell(checkout, command, TAG=tag, BASE="debian")
-            printed = re.sub(r"^make: \*\*\*.*\n", "", run.stdout, flags=re.MULTILINE)
+            printed = re.sub(PROGRESS, "", run.stdout, flags=re.MULTILINE)
             assert doctest.OutputChecker().check_output(output, printed, doctest.ELLIPSIS), f"$ {command}\n{printed}"
             assert run.returncode == 0, f"{command} ended with {run.returncode}"
         if all(command.startswith("! ") for command, _ in transcript):
