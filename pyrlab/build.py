@@ -258,6 +258,7 @@ def build(
     check_lists()
     source, python = choose_python(refresh=upgrade == "*")
     names = wanted(names)
+    sweep()
     locks.stage()
     images, stale = survey(names, python)
     if not stale and not stale_locks(names, python) and not upgrade:
@@ -302,9 +303,13 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
         for note in [*now.progress.notes(), *locks.notes(changes), *locks.moved_on(moved)]:
             print(f"pyrlab: {note}", file=sys.stderr)
     finally:
-        for name in stale:
-            docker("image", "rm", tag_of(name) + NEW, check=False)
+        sweep()
     return images
+
+
+def sweep() -> None:
+    """Remove what a build has written and not published, be it one that was cut short."""
+    docker("image", "rm", *(tag_of(name) + NEW for name in reversed(INPUTS)), check=False)
 
 
 def note_packages(name: str, packages: str) -> list[locks.Change]:
@@ -337,11 +342,9 @@ def write(names: list[str], now: Session) -> None:
 
     In one go, for BuildKit gets steps that several runs share wrong at times (moby/buildkit#3714, #6808).
     """
-    new = [tag_of(name) + NEW for name in names]
-    docker("image", "rm", *new, check=False)  # of a build that was cut short
 
     def done() -> bool:
-        return all(inspect("image", tag) for tag in new)
+        return all(inspect("image", tag_of(name) + NEW) for name in names)
 
     bake(names, now.progress, {**now.environment, "TAG": parameter("TAG", "latest") + NEW}, done=done)
 

@@ -56,7 +56,7 @@ def tag_of(name: str) -> str:
 def docker(*arguments: str, check: bool = True) -> str:
     """The output of a docker command; raises Problem with its own last words where it fails."""
     run = subprocess.run(["docker", *arguments], capture_output=True, text=True)
-    if check and run.returncode:
+    if run.returncode and check:
         words = (run.stderr or run.stdout).strip().splitlines()
         raise Problem(f"docker {' '.join(arguments[:2])} failed: {words[-1] if words else run.returncode}")
     return run.stdout
@@ -64,5 +64,10 @@ def docker(*arguments: str, check: bool = True) -> str:
 
 def inspect(kind: str, name: str) -> dict[str, Any] | None:
     """What the engine knows of an image, container or volume, None where there is none."""
-    found: list[dict[str, Any]] = json.loads(docker(kind, "inspect", name, check=False) or "[]")
-    return found[0] if found else None
+    try:
+        found: list[dict[str, Any]] = json.loads(docker(kind, "inspect", name))
+    except Problem as problem:
+        if "no such" not in str(problem).lower():
+            raise
+        return None
+    return found[0]

@@ -86,7 +86,10 @@ def disk(root: Path) -> Finding:
 def ports() -> Iterator[Finding]:
     """Whether the ports of the labs are free, or taken by the labs themselves."""
     for lab, name in LABS.items():
-        container = inspect("container", container_name(lab)) if shutil.which("docker") else None
+        try:
+            container = inspect("container", container_name(lab))
+        except (Problem, FileNotFoundError):  # of which another line tells
+            container = None
         if container and container["State"]["Running"] and is_own(container["Config"]["Labels"]):
             yield Finding(name, f"{lab} runs there")
             continue

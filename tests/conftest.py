@@ -45,7 +45,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # One worker runs the modules that share another machine.
-ON_ONE_HOST = ("test_ordinary_user", "test_proxies", "test_reproducible", "test_uninstall")
+ON_ONE_HOST = ("test_interrupted", "test_ordinary_user", "test_proxies", "test_reproducible", "test_uninstall")
 
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
