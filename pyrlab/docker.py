@@ -31,7 +31,7 @@ def run_main(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if unread(sys.stderr):  # which is written to while there is still something to do
-            sys.exit(141)  # as of what SIGPIPE ends; else a reader of stdout, as head or less, has seen enough
+            os._exit(141)  # as of what SIGPIPE ends; else a reader of stdout, as head or less, has seen enough
     except KeyboardInterrupt:
         sys.exit(130)
 

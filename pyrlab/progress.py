@@ -27,6 +27,7 @@ STEPS = [
     (r"\] COPY", "layers"),
     (r"\] exporting to image", "writing the image"),
 ]
+FULL = "no space left on device"
 
 
 def documents(stream: IO[str]) -> Iterator[dict[str, Any]]:
@@ -183,8 +184,14 @@ class Progress:
     def failure(self) -> str:
         """One sentence on why the build failed, after the last lines of the step that did."""
         self.erase()
+        texts = {key: "".join(self.output.get(key, [])) for key in self.errors}
+        if FULL in "\n".join([*self.words, *self.errors.values(), *texts.values()]).lower():
+            return (
+                "the engine's disk is full: docker system df shows what takes room, docker buildx prune removes the "
+                "build cache; make room, then try again"
+            )
         for key, error in self.errors.items():
-            text = "".join(self.output.get(key, []))
+            text = texts[key]
             sentence = re.search(r"^pyrlab: (.*)$", text, re.MULTILINE)
             if sentence and "stand above" not in sentence[1]:
                 return sentence[1]

@@ -42,7 +42,13 @@ def archive(name: str, version: str, needs: str, folder: str = "", commit: str =
 
 
 @pytest.fixture
-def cran(tmp_path: Path) -> Iterator[WebServer]:
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was fetched before."""
+    monkeypatch.setattr(r, "FETCHED", tmp_path / "fetched")
+
+
+@pytest.fixture
+def cran(tmp_path: Path, fetched: None) -> Iterator[WebServer]:
     """A CRAN-shaped repository with the packages of CRAN, and others in its archive."""
     contrib = tmp_path / "src/contrib"
     replaced = [("ggplot2", "3.4.4", "Imports: rlang"), ("gbm", "2.1.9", "Imports: lattice"), ("retired", "1.0", "")]
@@ -155,6 +161,7 @@ def test_mistakes(cran: WebServer, line: str, sentence: str) -> None:
     assert str(stopped.value).startswith(f"pyrlab: r_packages.txt line 2: {sentence}")
 
 
+@pytest.mark.usefixtures("fetched")
 def test_no_repository() -> None:
     """Where the repository cannot be reached the sentence says so, and what it was needed for."""
     url = f"http://127.0.0.1:{free_port()}"

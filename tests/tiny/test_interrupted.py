@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from checkout import (
+    CHANGED,
+    NAMES,
     PROJECT,
     TINY,
     TINY_LISTS,
     docker,
+    layers,
+    refusal,
     remove_lab,
     run_make,
     state,
@@ -112,3 +116,24 @@ def test_engine_ends(clean: Clean) -> None:
         engine.run("sh", "-c", "kill -9 $(cat /var/run/docker.pid)", user="root")
         succeeded(asking.result())
     assert "--- again" in log.read_text()
+
+
+def test_full_disk(clean: Clean) -> None:
+    """A build for which the engine has no room says so, and changes nothing; with room it succeeds."""
+    engine, tag = clean.host, "full"
+    checkout = engine.home / "filling"
+    engine.run("cp", "--archive", clean.checkout.name, checkout.name)
+    write_lists(checkout, TINY_LISTS)  # with the larger one of the large wheels, which this engine has not seen
+    for name in NAMES:
+        engine.docker("tag", f"{name}:{CHANGED}", f"{name}:{tag}")
+    before = layers(f"pylab:{tag}", engine.docker)
+    fill = "fallocate -l $(($(df --output=avail -B1 . | tail -n 1) - 30000000)) filler"
+    assert engine.run("sh", "-c", f"cd /var/lib/docker && {fill}", user="root").returncode == 0
+    try:
+        said = refusal(engine.make(checkout, "build_pylab", TAG=tag, **clean.parameters))
+        assert said.startswith("pyrlab: the engine's disk is full: ")
+    finally:
+        engine.run("rm", "/var/lib/docker/filler", user="root")
+    assert layers(f"pylab:{tag}", engine.docker) == before
+    succeeded(engine.make(checkout, "build_pylab", TAG=tag, **clean.parameters))
+    assert layers(f"pylab:{tag}", engine.docker) != before

@@ -97,6 +97,19 @@ def test_upgrade(checkout: Path) -> None:
 
 
 @pytest.mark.usefixtures("own_images")
+def test_upgrade_of_everything(checkout: Path) -> None:
+    """Without a name whatever is behind comes forward, and the locks say all of it."""
+    set_list(checkout, "cowsay<6.1")
+    succeeded(make(checkout, "build"))
+    old = in_pylab(VERSION)
+    set_list(checkout, "cowsay")
+    upgraded = succeeded(make(checkout, "upgrade"))
+    [new] = re.findall(rf"^cowsay +Python +{re.escape(old)} → (\S+)$", upgraded, re.MULTILINE)
+    assert in_pylab(VERSION) == new
+    assert succeeded(make(checkout, "outdated")) == "everything is up to date\n"
+
+
+@pytest.mark.usefixtures("own_images")
 def test_nothing_of_that_name(checkout: Path) -> None:
     """A package that is nowhere cannot be upgraded."""
     before = state(checkout)
