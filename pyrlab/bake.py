@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from pyrlab.docker import ROOT, Problem, docker
 from pyrlab.progress import Progress
@@ -21,7 +26,8 @@ LOSES = 30  # the major version of the engine that does not lose snapshots any m
 NO_HISTORY = "DeadlineExceeded"
 # And an engine may end in the middle of a build: of an upgrade, or of a panic of BuildKit's (moby/buildkit#3714).
 GONE = "error reading from server|Cannot connect to the Docker daemon"
-STUMBLE = rf"{LOST}|{NO_HISTORY}|{GONE}|no active sessions"
+STUMBLE = rf"{LOST}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
+WAITING = "waiting for another build of yours"
 PAUSE = 5  # seconds, for what keeps it busy to get on
 
 
@@ -41,7 +47,7 @@ def bake(
     command = [*BAKE, "--progress=rawjson", *options, *targets]
     # Targets that others start from need no image of their own in the store.
     merged = {**os.environ, **environment, "BUILDX_NO_DEFAULT_LOAD": "1"}
-    with subprocess.Popen(command, cwd=ROOT, env=merged, stderr=subprocess.PIPE, text=True) as process:
+    with turn(), subprocess.Popen(command, cwd=ROOT, env=merged, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         words = "\n".join(progress.follow(process.stderr))
     if process.returncode:
@@ -63,6 +69,18 @@ def bake(
             bake(targets, progress, environment, *options, done=done, attempts=attempts - 1)
             return
         raise Problem(progress.failure())
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Wait until this user's other builds have ended: the engine may panic where two share steps."""
+    with (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{'build':<12} {WAITING}", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def await_engine() -> None:

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT, TINY, run_shell, state, tagged
-from pyrlab import progress
+from pyrlab import bake, progress
 
 CASES = sorted((ROOT / "tests/tiny/cases").iterdir())
-PROGRESS = rf"^(make: \*\*\*.*|\S+ +({'|'.join(words for _, words in progress.STEPS)}))\n"
+STEPS = "|".join([bake.WAITING, *(words for _, words in progress.STEPS)])
+PROGRESS = rf"^(make: \*\*\*.*|\S+ +({STEPS}))\n"
 OWN = {"expected", "verify"}  # not copied
 
 
