@@ -182,7 +182,7 @@ class Progress:
         return sorted(set(re.findall(r"^pyrlab note: (.*)$", text, re.MULTILINE)))
 
     def failure(self) -> str:
-        """One sentence on why the build failed, after the last lines of the step that did."""
+        """One sentence on why the build failed, after the last lines of the step that did, but for its own commands."""
         self.erase()
         texts = {key: "".join(self.output.get(key, [])) for key in self.errors}
         if FULL in "\n".join([*self.words, *self.errors.values(), *texts.values()]).lower():
@@ -192,11 +192,11 @@ class Progress:
             )
         for key, error in self.errors.items():
             text = texts[key]
-            sentence = re.search(r"^pyrlab: (.*)$", text, re.MULTILINE)
+            sentence = re.search(r"^pyrlab: (.*(?:\npyrlab: .*)*)$", text, re.MULTILINE)
             if sentence and "stand above" not in sentence[1]:
                 return sentence[1]
             if text:
-                last = [line for line in text.splitlines() if not line.startswith("pyrlab: ")][-30:]
+                last = [line for line in text.splitlines() if not line.startswith(("pyrlab: ", "+ "))][-30:]
                 print("\n".join(last), file=sys.stderr)
                 return (
                     sentence[1] if sentence else f"a build step failed ({self.step(key) or self.names[key]}): {error}"

@@ -12,10 +12,14 @@ debs.py install LOCKS LIST[,LIST] [LIST[,LIST] …]
 
 from __future__ import annotations
 
+import bisect
+import functools
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import lists
@@ -23,6 +27,11 @@ import network
 
 APT = ["apt-get", "--quiet=2"]  # whatever else it is told, network.py tells it
 INSTALL = [*APT, "install", "--yes"]
+NAME = r"[a-z0-9][a-z0-9+.-]+"  # of a package, as Debian's policy has it
+LINE = rf"({NAME})(?:=([^=\s]+))?"  # of a list
+NUMBER = re.compile(r"\d+(\.\d+)*")
+ELSEWHERE = Path("/var/cache/apt/elsewhere")  # in a cache mount: the indices of what pyrlab does not use
+MANY = 4  # names that a sentence can hold
 POLICY = Path("/usr/sbin/policy-rc.d")  # a registry's image brings one that refuses to start services
 
 
@@ -32,10 +41,156 @@ def update() -> None:
         sys.exit("pyrlab: apt cannot reach Debian's archive; apt's own words stand above")
 
 
+def apt_cache(*arguments: str) -> str:
+    """What apt-cache prints; of what it does not know it says so elsewhere."""
+    return subprocess.run(
+        ["apt-cache", *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ).stdout
+
+
 def known_packages() -> set[str]:
-    """The names of every package, virtual ones included, that apt can install."""
-    run = subprocess.run(["apt-cache", "pkgnames"], check=True, capture_output=True, text=True)
-    return set(run.stdout.split())
+    """The names of every package that apt can install, but for virtual ones."""
+    return set(apt_cache("pkgnames").split())
+
+
+@functools.cache
+def providers(name: str) -> list[str]:
+    """The packages that provide a virtual one."""
+    shown = apt_cache("showpkg", name).partition("Reverse Provides: \n")[2]
+    return sorted({line.split()[0] for line in shown.splitlines()})
+
+
+def versions_of(name: str) -> list[str]:
+    """The versions of a package that apt can install, the latest first."""
+    rows = [row.split("|") for row in apt_cache("madison", name).splitlines()]
+    return [*dict.fromkeys(version.strip() for _, version, _ in rows)]
+
+
+def paragraphs(text: str) -> Iterator[dict[str, str]]:
+    """The paragraphs of a file in Debian's control format, which R's DESCRIPTION and PACKAGES share."""
+    for block in re.split(r"\n\s*\n", text.strip()):
+        joined = re.sub(r"\n\s+", " ", block)
+        fields = (line.split(":", 1) for line in joined.splitlines() if ":" in line and not line.startswith(" "))
+        yield {name: value.strip() for name, value in fields}
+
+
+def related(field: str) -> list[str]:
+    """The names in a field such as Depends, without versions."""
+    return re.findall(rf"(?:^|[,|])\s*({NAME})", field)
+
+
+def elsewhere(names: Collection[str]) -> dict[str, dict[str, str]]:
+    """What Debian says of those of `names` that another component has, or that the release before had.
+
+    Where the archive in use has no such thing, it is nothing.
+    """
+    targets = subprocess.run([*APT, "indextargets", "Created-By: Packages"], stdout=subprocess.PIPE, text=True).stdout
+    sources = set()
+    for target in paragraphs(targets):
+        trust = f"[signed-by={target['Signed-By']}] " if target.get("Signed-By", "").startswith("/") else ""
+        sources.add(f"deb {trust}{target['Repo-URI']} {target['Release']} contrib non-free non-free-firmware\n")
+        if target.get("Suite") == "stable":
+            sources.add(f"deb {trust}{target['Repo-URI']} oldstable main\n")
+    (ELSEWHERE / "lists").mkdir(parents=True, exist_ok=True)
+    (ELSEWHERE / "sources.list").write_text("".join(sorted(sources)))
+    places = {
+        "Dir::Etc::SourceList": ELSEWHERE / "sources.list",
+        "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::State::Lists": ELSEWHERE / "lists",
+        "Dir::Cache": ELSEWHERE,
+        "Acquire::Check-Valid-Until": "false",
+        "Acquire::GzipIndexes": "true",
+    }
+    options = [f"--option={name}={value}" for name, value in places.items()]
+    subprocess.run([*APT, *options, "update"], capture_output=True)
+    found: dict[str, dict[str, str]] = {}
+    for entry in paragraphs(apt_cache(*options, "show", *names)):
+        if "Package" in entry:
+            found.setdefault(entry["Package"], entry)
+    return found
+
+
+@functools.cache
+def available() -> list[str]:
+    """The paragraphs of all packages that apt can install."""
+    return apt_cache("dumpavail").split("\n\n")
+
+
+def replacing(name: str) -> list[str]:
+    """The packages that say that they stand in the place of one that there is no more."""
+    return [
+        entry["Package"]
+        for entry in paragraphs("\n\n".join(block for block in available() if name in block))
+        if name in related(entry.get("Replaces", ""))
+        and name in related(f"{entry.get('Breaks', '')},{entry.get('Conflicts', '')}")
+    ]
+
+
+def malformed(text: str, known: set[str]) -> str:
+    """What is wrong with a line that has not the form of a name, or of one with a version."""
+    words = re.split(r"[\s,;'\"\\]+", re.sub(r"^.*\binstall\b", "", text))
+    names = [word for word in words if re.fullmatch(LINE, word)]
+    if known & {name.partition("=")[0] for name in names}:
+        return f"'{text}' is no name; write one name a line: {', '.join(names)}"
+    begin = re.match(NAME, text)
+    if begin and begin[0] in known and " " not in begin[0]:
+        return f"'{text}' is no name; write {begin[0]}, or {begin[0]}={versions_of(begin[0])[0]}"
+    return f"'{text}' is no name of a Debian package{lists.suggestion(text, known) or '; write one name a line'}"
+
+
+def unusable(name: str, version: str, known: set[str]) -> str:
+    """Why a package that there is cannot be had, in the version if one is asked for; empty if it can."""
+    if name in known:
+        there = versions_of(name) if version else []
+        found = not version or any(fnmatchcase(other, version) for other in there)
+        return "" if found else f"Debian has no {name} {version}, but {' and '.join(there)}"
+    those = ", ".join(providers(name))
+    if version and those:
+        return f"{name} is virtual, and has no version; it is provided by {those}"
+    return f"{name} is virtual; write one of those that provide it: {those}" if len(providers(name)) > 1 else ""
+
+
+def missing(name: str, known: set[str], other: dict[str, str]) -> str:
+    """Why a package cannot be had that no package of this release is or provides; `other` is what `elsewhere` says."""
+    component, slash, _ = other.get("Section", "").partition("/")
+    if slash:
+        return f"{name} is in Debian's {component}, which pyrlab does not use"
+    lacks = f"Debian has no package named '{name}'{' any more' if other else ''}"
+    now = [need for need in related(other.get("Depends", "")) if need in known]
+    if now and re.search("transitional|dummy", other.get("Description", "")):
+        return f"{lacks}; it is {' and '.join(now)} now"
+    if 0 < len(same := other_numbers(name, known)) <= MANY:
+        return f"{lacks}, but {' and '.join(same)}"
+    if len(new := replacing(name)) == 1:
+        return f"{lacks}; {new[0]} replaces it"
+    return f"{lacks}; the release before had it" if other else lacks + lists.suggestion(name, known)
+
+
+def other_numbers(name: str, known: set[str]) -> list[str]:
+    """The packages that are called as one with numbers in its name, but for the numbers."""
+    shape = NUMBER.sub("#", name)
+    return sorted(other for other in known if NUMBER.sub("#", other) == shape) if shape != name else []
+
+
+def check(lines: list[lists.Line]) -> None:
+    """Stop with a sentence on every line that asks for what cannot be had, if there is one."""
+    known = known_packages()
+    said: dict[lists.Line, str] = {}
+    absent: dict[lists.Line, str] = {}
+    for line in lines:
+        if not (form := re.fullmatch(LINE, line.text, re.IGNORECASE)):
+            said[line] = malformed(line.text, known)
+        elif form[1] not in known and not providers(form[1]):
+            said[line], absent[line] = "", form[1]
+        else:
+            said[line] = unusable(form[1], form[2] or "", known)
+    others = elsewhere(absent.values()) if absent else {}
+    said |= {line: missing(name, known, others.get(name, {})) for line, name in absent.items()}
+    wrong = lists.Problems()
+    for line, problem in said.items():
+        if problem:
+            wrong.note(problem, line)
+    wrong.stop()
 
 
 def install(names: list[str], whose: str, *options: str) -> None:
@@ -62,20 +217,45 @@ def preferred(versions: Versions) -> list[str]:
     return [f"--option=Dir::Etc::Preferences={preferences}"]
 
 
-def simulate(names: list[str], keep: Versions, whose: str) -> Versions:
-    """What apt would install for packages that are known, dependencies and upgrades included.
+def simulate(names: list[str], keep: Versions, whose: str, lines: Sequence[lists.Line] = ()) -> Versions:
+    """What apt would install for packages that are known, dependencies and upgrades included; those of `lines`, too.
 
     The versions to `keep` stay, but for those that apt says are in the way, or all where it does not say which.
     """
-    command = [*INSTALL, *preferred(keep), "--simulate", *names]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = ask([*names, *(line.text for line in lines)], keep)
     if done.returncode and keep:
         blocking = {*re.findall(r"[\w.+-]+", done.stdout)} & keep.keys()
-        return simulate(names, {name: keep[name] for name in keep.keys() - (blocking or keep)}, whose)
+        return simulate(names, {name: keep[name] for name in keep.keys() - (blocking or keep)}, whose, lines)
     if done.returncode:
+        contradiction(names, lines).stop()
         print(done.stdout)
         sys.exit(f"pyrlab: apt could not install the packages of {whose}; apt's own words stand above")
     return dict(re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", done.stdout, re.MULTILINE))
+
+
+def ask(names: list[str], keep: Versions) -> subprocess.CompletedProcess[str]:
+    """Let apt say what it would install for packages, with the versions to `keep`."""
+    command = [*INSTALL, *preferred(keep), "--simulate", *names]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def contradiction(names: list[str], lines: Sequence[lists.Line]) -> lists.Problems:
+    """The first line that apt cannot install besides `names` and the lines before it, with one that is in its way."""
+
+    def fails(some: Sequence[lists.Line]) -> bool:
+        return ask([*names, *(line.text for line in some)], {}).returncode != 0
+
+    found = lists.Problems()
+    if fails([]) or not fails(lines):
+        return found
+    count = bisect.bisect_left(range(len(lines)), True, key=lambda number: fails(lines[: number + 1]))
+    last = lines[count]
+    for line in lines[:count] if not fails([last]) else ():
+        if fails([line, last]):
+            found.note(f"Debian does not let {line.text} and {last.text} be installed together", line, last)
+            return found
+    found.note(f"{last.text} cannot be installed with what else there is", last)
+    return found
 
 
 def read_lock(path: Path) -> Versions:
@@ -105,14 +285,11 @@ def moved(lock: Path, locked: Versions, found: Versions) -> str:
     return f"pyrlab: {lock.name}: Debian's archive has moved on: {', '.join(changes[:3])}{more}; type make lock"
 
 
-def texts(paths: list[Path]) -> list[str]:
-    """The packages of lists that are known, or stop with one sentence on the first line that cannot be had."""
-    wanted = [line for path in paths for line in lists.read(path)]
-    known = known_packages()
-    for line in wanted:
-        if line.text.split("=")[0] not in known:
-            lists.fail(line, f"Debian has no package named '{line.text}'", known)
-    return [line.text for line in wanted]
+def wanted(images: list[list[Path]]) -> list[list[lists.Line]]:
+    """The lines of the lists of each of `images`, or stop with a sentence on every wrong one."""
+    found = [[line for path in paths for line in lists.read(path)] for paths in images]
+    check([line for lines in found for line in lines])
+    return found
 
 
 def lock_of(folder: Path, paths: list[Path]) -> Path:
@@ -125,8 +302,8 @@ def lock(previous: Path, folder: Path, images: list[list[Path]]) -> None:
     update()
     keep = kept({k: v for paths in images for k, v in read_lock(lock_of(previous, paths)).items()})
     below: Versions = {}
-    for paths in images:
-        found = simulate([*below, *texts(paths)], keep | below, paths[-1].name)
+    for paths, lines in zip(images, wanted(images), strict=True):
+        found = simulate([*below], keep | below, paths[-1].name, lines)
         write_lock(lock_of(folder, paths), {k: v for k, v in found.items() if below.get(k) != v})
         below = found
 
@@ -137,10 +314,10 @@ def install_locked(folder: Path, images: list[list[Path]]) -> None:
     locks = [lock_of(folder, paths) for paths in images]
     locked = read_lock(locks[-1])
     keep = {k: v for path in locks for k, v in read_lock(path).items()}
-    names, whose = texts(images[-1]), images[-1][-1].name
-    if (found := simulate(names, keep, whose)) != locked:
+    [lines], whose = wanted(images[-1:]), images[-1][-1].name
+    if (found := simulate([], keep, whose, lines)) != locked:
         sys.exit(moved(locks[-1], locked, found))
-    install(names, whose, *preferred(keep))
+    install([line.text for line in lines], whose, *preferred(keep))
 
 
 def main() -> None:

@@ -23,11 +23,23 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 EPOCH = 1_767_225_600  # 2026-01-01, the one time stamp of everything a build generates
+PRIVATE_KEY = re.compile(rb"^-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----", re.MULTILINE)
+# What has no package, is closed to others, and yet is the same wherever the same is installed.
+ACCOUNTS = {"/etc/shadow", "/etc/gshadow"}
+# What is open to everybody and made by chance, too: the certificate of a key, and an identifier.
+OPEN = {"/etc/ssl/certs/ssl-cert-snakeoil.pem", "/var/lib/dbus/machine-id"}
+REMAKE = {  # what makes anew what begins so
+    "/etc/ssh/ssh_host_": "ssh-keygen -A",
+    "/etc/ssl/": "make-ssl-cert generate-default-snakeoil",
+    "/var/lib/dbus/": "dbus-uuidgen --ensure",
+}
+MANY = 6  # paths that a sentence can hold
+SHORT = 16  # bytes; less is no secret
 LARGE = 8_000_000  # bytes; a package of this size or more gets a layer of its own while there are any
 
 # What differs between two runs or serves nobody in an image: source maps are for those who debug minified
@@ -206,11 +218,69 @@ def folder(source: Path, target: Path, made: dict[str, None]) -> None:
     shutil.copystat(source, target)
 
 
+def made_up(root: Path, entries: Mapping[str, Entry], owners: Collection[str]) -> set[str]:
+    """Which of `entries` installing made up, as keys and databases, so that no two installations may share them.
+
+    They have no package among `owners`, and are closed to others or hold a private key. With them go the public key
+    beside, links to them, and folders that have nothing else in them.
+    """
+    nobodys = {path: entry for path, entry in entries.items() if path not in owners}
+    files = [path for path in nobodys if not is_folder(nobodys[path])]
+    found = {path for path in files if path in OPEN or is_secret(root, nobodys[path])}
+    for path in files:
+        target = os.path.normpath(Path(path).parent / (nobodys[path].target or ""))
+        if is_public(path, found) or target in found:
+            found.add(path)
+    stays = folders_of(path for path in entries if not is_folder(entries[path]) and path not in found)
+    return found | folders_of(found) & nobodys.keys() - stays
+
+
+def is_public(path: str, keys: Collection[str]) -> bool:
+    """Whether `path` is the public key of one of the private `keys`."""
+    return path.endswith(".pub") and path.removesuffix(".pub") in keys
+
+
+def folders_of(paths: Iterable[str]) -> set[str]:
+    """All folders that `paths` are in."""
+    return {str(folder) for path in paths for folder in Path(path).parents}
+
+
+def is_secret(root: Path, entry: Entry) -> bool:
+    """Whether a file that no package owns is for its owner's eyes only, or has a private key in it."""
+    status = entry.status
+    if not stat.S_ISREG(status.st_mode) or status.st_size < SHORT or entry.path in ACCOUNTS:
+        return False
+    if not status.st_mode & stat.S_IROTH:
+        return True
+    return status.st_size < LARGE and PRIVATE_KEY.search(Path(f"{root}{entry.path}").read_bytes()) is not None
+
+
+def inside(path: str, folders: Collection[str]) -> bool:
+    """Whether `path` is in one of `folders`."""
+    return any(str(parent) in folders for parent in Path(path).parents)
+
+
+def note(left_out: Collection[str]) -> str:
+    """What to tell the user of what is `left_out`."""
+    top = sorted(path for path in left_out if not inside(path, left_out) and not is_public(path, left_out))
+    shown = ", ".join(top[:MANY]) + (f" and {len(top) - MANY} more" if len(top) > MANY else "")
+    ways = [command for start, command in REMAKE.items() if any(path.startswith(start) for path in left_out)]
+    remake = f"; root makes it anew with {' and '.join(ways)}" if ways else ""
+    return f"left out, since all who have the images would share what installing made up: {shown}{remake}"
+
+
 def split_debs(root: Path, parent: Path, layers: Path, count: int, since: float) -> None:
-    """Split what apt installed in `root` into `count` folders; the last is dpkg's own state."""
+    """Split what apt installed in `root` into `count` folders; the last is dpkg's own state.
+
+    What installing made by chance is in none of them.
+    """
     entries, gone = changed(root, parent)
+    owners = dpkg_owners(root, entries)
+    if left_out := made_up(root, entries, owners):
+        print(f"pyrlab note: {note(left_out)}")
+        entries = {path: entries[path] for path in entries if path not in left_out and not inside(path, left_out)}
     # Files bring their folders along. Many packages may claim a folder without a file: it is nobody's.
-    owners = dpkg_owners(root, (path for path in entries if not stat.S_ISDIR(entries[path].status.st_mode)))
+    owners = {path: package for path, package in owners.items() if path in entries and not is_folder(entries[path])}
     sizes: dict[str, int] = {}
     for path, package in owners.items():
         sizes[package] = sizes.get(package, 0) + entries[path].status.st_size

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+import debs
 import layers
 import lists
 import r
@@ -53,7 +54,7 @@ class Package:
 
 def debian() -> Iterator[Package]:
     """Debian's packages, as dpkg's database has them."""
-    for entry in r.paragraphs((ROOT / "var/lib/dpkg/status").read_text()):
+    for entry in debs.paragraphs((ROOT / "var/lib/dpkg/status").read_text()):
         if entry["Status"].split()[-1] != "installed":
             continue
         name = entry["Package"].strip()
@@ -148,7 +149,7 @@ def r_packages(image: Image) -> Iterator[tuple[Package, str]]:
     for library in R_LIBRARIES:
         for path, place in image.glob(f"{library}/*/Meta/package.rds"):  # of what R calls installed
             folder = path.parent.parent
-            about = next(iter(r.paragraphs((folder / "DESCRIPTION").read_text(errors="replace"))))
+            about = next(iter(debs.paragraphs((folder / "DESCRIPTION").read_text(errors="replace"))))
             needs = {need.name for need in r.needs(about)}
             licence = about.get("License", "").strip()
             package = Package("R", folder.name, about["Version"].strip(), licence, needs)

@@ -52,6 +52,7 @@ REFERENCE = re.compile(rf"(?:(cran|bioc)::)?({NAME})(?:(?:@?\s*(>=|==)\s*|@)([0-
 GITHUB = re.compile(r"(?:github::)?([\w.-]+)/([\w.-]+)(?:@([\w./-]+))?")
 GITHUB_ADDRESS = "https://github.com"
 FETCHED_FROM = "# R packages that are not from Debian, of repositories "
+OPTION = r"\b(lib|repos|type|version|ref|dependencies|quietly|character\.only)\s*=\s*[^,)]+"  # of R's functions
 NEEDS = re.compile(rf"({NAME}|R)\s*(?:\(\s*(>=|==|>|<=|<)\s*([0-9][0-9.-]*)\s*\))?")
 
 
@@ -149,13 +150,6 @@ def upstream(version: str) -> str:
     return re.sub(r"[+~].*", "", re.sub(r"^\d+:", "", version).rpartition("-")[0] or version)
 
 
-def paragraphs(text: str) -> Iterable[dict[str, str]]:
-    """The paragraphs of a file in Debian's control format, which R's DESCRIPTION and PACKAGES share."""
-    for block in re.split(r"\n\s*\n", text.strip()):
-        joined = re.sub(r"\n\s+", " ", block)
-        yield dict(line.split(":", 1) for line in joined.splitlines() if ":" in line and not line.startswith(" "))
-
-
 def needs(description: dict[str, str]) -> tuple[Need, ...]:
     """What a package needs to be installed and loaded, R itself included."""
     listed = ", ".join(description.get(kind, "") for kind in ("Depends", "Imports", "LinkingTo"))
@@ -212,16 +206,23 @@ class Repository:
         self.web = web
         self.source = source
         self.packages: dict[str, Package] | None = None
+        self.fault: Unreachable | None = None
 
     def all(self) -> dict[str, Package]:
-        """Its packages by name; raises Unreachable."""
+        """Its packages by name; raises Unreachable, and does not ask twice."""
+        if self.fault:
+            raise self.fault
         if self.packages is None:
             try:
                 text = gzip.decompress(self.web.get(f"{self.contrib}/PACKAGES.gz")).decode()
             except gzip.BadGzipFile as error:
-                raise Unreachable(f"{self.contrib}/PACKAGES.gz is no index of R packages") from error
+                self.fault = Unreachable(f"{self.contrib}/PACKAGES.gz is no index of R packages")
+                raise self.fault from error
+            except Unreachable as error:
+                self.fault = error
+                raise
             self.packages = {}
-            for entry in paragraphs(text):
+            for entry in debs.paragraphs(text):
                 name, version = entry["Package"].strip(), entry["Version"].strip()
                 folder = entry.get("Path", "").strip()
                 url = "/".join(filter(None, [self.contrib, folder, f"{name}_{version}.tar.gz"]))
@@ -258,11 +259,15 @@ def described(archive: bytes, url: str, source: str) -> Package:
             member = next(item for item in tree if re.fullmatch(r"[^/]+/DESCRIPTION", item.name))
             file = tree.extractfile(member)
             assert file is not None
-            description = next(iter(paragraphs(file.read().decode(errors="replace"))))
+            description = next(iter(debs.paragraphs(file.read().decode(errors="replace"))))
             name, version = description["Package"].strip(), description["Version"].strip()
             return Package(name, version, needs(description), url, source)
     except (tarfile.TarError, StopIteration, KeyError) as error:
         raise Unreachable(f"{url} is no archive of an R package") from error
+
+
+class Wrong(Exception):
+    """What is wrong with a line of a list."""
 
 
 class Outgrown(Exception):
@@ -280,38 +285,73 @@ class Resolver:
         debian: dict[str, str],
         built_in: dict[str, str],
         locked: dict[str, Locked] | None = None,
+        called: dict[str, str] | None = None,
     ) -> None:
         self.web = web
         self.cran, self.bioconductor = Repository(cran, web, "cran"), Repository(bioconductor, web, "bioc")
         self.locked = dict(locked or {})  # what stays as it is where it meets all needs
         self.debian, self.built_in = debian, built_in  # versions by name; of Debian's by lower-case name
+        self.called = called or {}  # Debian's packages by lower-case name, as R writes it
         self.plan = Plan()
 
     def want_all(self, lines: list[lists.Line]) -> Plan:
-        """Where everything comes from that a list asks for; stops with a sentence about a line that cannot be had."""
+        """Where everything comes from that a list asks for; stops with a sentence on every line that cannot be had."""
         while True:
             self.plan = Plan()
+            wrong = lists.Problems()
             try:
                 for line in lines:
-                    self.want(line)
+                    try:
+                        self.want(line)
+                    except Wrong as problem:
+                        wrong.note(str(problem), line)
             except Outgrown as outgrown:
                 del self.locked[str(outgrown)]
             else:
+                wrong.stop()
                 return self.plan
 
     def want(self, line: lists.Line) -> None:
-        """Take in a line of the list and all that it needs, or stop with a sentence about it."""
+        """Take in a line of the list and all that it needs; raises Wrong."""
         if line.text.startswith("url::"):
             self.want_archive(line.text.removeprefix("url::"), line, line.text)
         elif match := GITHUB.fullmatch(line.text):
             self.want_commit(f"{GITHUB_ADDRESS}/{match[1]}/{match[2]}/archive", match[3] or "HEAD", line)
         elif match := REFERENCE.fullmatch(line.text):
             source, name, op, version = match.groups()
+            if (written := self.called.get(name.lower(), name)) != name:
+                raise Wrong(f"R has no package named '{name}'; it is called {written}")
             need = Need(name, op or "==", version) if version else Need(name)
             self.need(need, line, repositories=[self.bioconductor, self.cran] if source == "bioc" else [self.cran])
         else:
-            example = "ggplot2, ggplot2>=3.5, ggplot2@3.5.2, github::owner/repo@ref, bioc::name or url::https://…"
-            lists.fail(line, f"'{line.text}' names no R package; write {example}")
+            raise Wrong(self.malformed(line.text))
+
+    def malformed(self, text: str) -> str:
+        """What is wrong with a line that has not the form of a name, or of another reference."""
+        if debian := re.fullmatch(r"r-(?:cran|bioc)-(\S+)", text):
+            return f"'{text}' is Debian's name; write {self.called.get(debian[1], debian[1])}"
+        if names := named_by_code(text) or self.several(text):
+            return f"'{text}' is no name; write one name a line: {', '.join(names)}"
+        example = "ggplot2, ggplot2>=3.5, ggplot2@3.5.2, github::owner/repo@ref, bioc::name or url::https://…"
+        return f"'{text}' names no R package; write {example}"
+
+    def several(self, text: str) -> list[str]:
+        """The packages that a line names, where it has nothing but names."""
+        words = [word for word in re.split(r"[\s,;'\"]+", text) if word not in ("", "-")]
+        names = words and all(re.fullmatch(NAME, word) for word in words)
+        return words if names and {word.lower() for word in words} & self.debian.keys() else []
+
+    def near(self, name: str, known: Iterable[str] = ()) -> str:
+        """The question whether one of the names that Debian or a repository has was meant, if there is a near one."""
+        debian = {self.called.get(other, other) for other in self.debian}
+        return lists.suggestion(name, debian.union(known))
+
+    def in_bioconductor(self, name: str) -> bool:
+        """Whether Bioconductor can be asked, and has a package."""
+        try:
+            return name in self.bioconductor.all()
+        except Unreachable:
+            return False
 
     def want_commit(self, archives: str, ref: str, line: lists.Line) -> None:
         """Take the package of a commit: the locked one, or the one that a branch, tag or HEAD names now."""
@@ -320,7 +360,7 @@ class Resolver:
         try:
             commit = commit or commit_of(self.web.get(f"{archives}/{ref}.tar.gz"))
         except Unreachable as error:
-            lists.fail(line, str(error))
+            raise Wrong(str(error)) from error
         self.want_archive(f"{archives}/{commit or ref}.tar.gz", line, f"{line.text}#{commit}" if commit else line.text)
 
     def want_archive(self, url: str, line: lists.Line, source: str) -> None:
@@ -329,22 +369,22 @@ class Resolver:
         try:
             package = described(self.web.get(url, sha256), url, source)
         except Unreachable as error:
-            lists.fail(line, str(error))
+            raise Wrong(str(error)) from error
         self.fetch(package, line, [self.cran])
 
     def need(self, need: Need, line: lists.Line, repositories: list[Repository], by: str = "") -> None:
-        """Make sure of one package; `by` names the package that needs it, empty for the list itself."""
+        """Make sure of one package; `by` names the package that needs it, empty for the list itself. Raises Wrong."""
         name, whose = need.name, f", which {by} needs" if by else ""
         self.plan.lines.setdefault(name, line)
         if name in self.built_in and need.met_by(self.built_in[name]):
             return
         if name == "R":
-            lists.fail(line, f"{by} needs {need}, but this R is {self.built_in['R']}")
+            raise Wrong(f"{by} needs {need}, but this R is {self.built_in['R']}")
         if fetched := self.plan.fetched.get(name):
             if not need.met_by(fetched.version):
                 if name in self.locked:
                     raise Outgrown(name)
-                lists.fail(line, f"'{need}'{whose} contradicts {name} {fetched.version}, which another line needs")
+                raise Wrong(f"'{need}'{whose} contradicts {name} {fetched.version}, which another line needs")
             return
         ours = self.debian.get(name.lower())
         if ours and need.met_by(ours):
@@ -357,7 +397,7 @@ class Resolver:
                 package = self.find(repository, need)
                 known |= repository.all()
             except Unreachable as error:
-                lists.fail(line, f"{lacks}{whose}, and {error}", () if ours else self.debian)
+                raise Wrong(f"{lacks}{whose}, and {error}{'' if ours else self.near(name)}") from error
             if package:
                 if ours:
                     why = f"{by} needs '{need}'" if by else f"{line.list} line {line.number} wants '{line.text}'"
@@ -366,10 +406,11 @@ class Resolver:
                 return
         there = f"; the R repository has {known[name].version}" if name in known else ""
         if ours or there:
-            lists.fail(line, f"no version of {name} satisfies '{need}'{whose}: Debian has {ours or 'none'}{there}")
-        lists.fail(
-            line, f"neither Debian nor the R repository has a package named '{name}'{whose}", {*known, *self.debian}
-        )
+            raise Wrong(f"no version of {name} satisfies '{need}'{whose}: Debian has {ours or 'none'}{there}")
+        lacks = f"neither Debian nor the R repository has a package named '{name}'{whose}"
+        if self.in_bioconductor(name):
+            raise Wrong(f"{lacks}; Bioconductor has: write bioc::{name}{' in a line before' if by else ''}")
+        raise Wrong(f"{lacks}{self.near(name, known)}")
 
     def find(self, repository: Repository, need: Need) -> Package | None:
         """The package of a repository that meets `need`: the locked one if that does."""
@@ -399,16 +440,31 @@ cat(getOption("HTTPUserAgent"), getOption("repos")["CRAN"], utils:::.get_reposit
 """
 
 
-def debian_versions(preferences: list[str]) -> dict[str, str]:
-    """The version of every R package that apt would install, by its name in lower case."""
+def named_by_code(text: str) -> list[str]:
+    """The packages that a line of R installs or loads, as a list names them."""
+    call = re.search(r"\b(install\w*|install\.packages|pkg_install|pak|library|require)\s*\((.*)\)", text)
+    if not call:
+        return []
+    bare = call[1] in ("library", "require")
+    found = re.findall(rf"^\W*({NAME})" if bare else r"[\"']([^\"']+)[\"']", re.sub(OPTION, "", call[2]))
+    names = [name for name in found if re.fullmatch(NAME, name) or GITHUB.fullmatch(name)]
+    return [f"bioc::{name}" if "BiocManager" in text else f"github::{name}" if "/" in name else name for name in names]
+
+
+def debian_versions(preferences: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The version of every R package that apt would install, by its name in lower case; and the name as R writes it."""
     names = sorted(name for name in debs.known_packages() if re.match(r"r-(cran|bioc)-", name))
     shown = subprocess.run(
         ["apt-cache", *preferences, "show", "--no-all-versions", *names], check=True, capture_output=True, text=True
     )
-    versions = {}
-    for entry in paragraphs(shown.stdout):
-        versions[entry["Package"].strip().split("-", 2)[2]] = upstream(entry["Version"].strip())
-    return versions
+    versions, called = {}, {}
+    for entry in debs.paragraphs(shown.stdout):
+        name = entry["Package"].split("-", 2)[2]
+        versions[name] = upstream(entry["Version"])
+        home = re.search(r"(?:package=|packages/)([\w.]+)", entry.get("Homepage", ""))
+        if home and home[1].lower() == name:
+            called[name] = home[1]
+    return versions, called
 
 
 def debian_packages(names: Iterable[str], known: set[str]) -> list[str]:
@@ -441,7 +497,8 @@ def decide(path: Path, folder: Path, locked: Lock) -> Decision:
         before = {name: replace(package, sha256="") for name, package in before.items()}
     web = Web(agent)
     built = dict(line.split() for line in built_in)
-    plan = Resolver(web, cran, bioconductor, debian_versions(debs.preferred(keep)), built, before).want_all(wanted)
+    versions, called = debian_versions(debs.preferred(keep))
+    plan = Resolver(web, cran, bioconductor, versions, built, before, called).want_all(wanted)
     debian = debian_packages(plan.debian, debs.known_packages())
     archives: dict[str, bytes] = {}
     fetched: dict[str, Locked] = {}
@@ -592,6 +649,8 @@ def hint(words: str) -> str:
         return f", for want of the library {match[1]}: add its Debian package, {package}, to r_debs.txt"
     if match := re.search(r"cannot find -l(\S+?):", words):
         return f", for want of the library {match[1]}: add its Debian package, lib{match[1]}-dev, to r_debs.txt"
+    if match := re.search(r"\b([\w.+-]+): (?:command )?not found$", words, re.MULTILINE):
+        return f", for want of the program {match[1]}: add the Debian package that has it to r_debs.txt"
     return ""
 
 

@@ -378,6 +378,38 @@ def test_what_is_gone_is_named_once(step: Step) -> None:
     assert {(step.parent / path).stat().st_mtime for path in ("etc", "usr/share")} == {layers.EPOCH}
 
 
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAAB\n"
+
+
+def test_what_installing_makes_up_is_left_out(step: Step, capsys: pytest.CaptureFixture[str]) -> None:
+    """No key, identifier or database that installing made is in an image; what a package brings is, keys included."""
+    step.install("server", "/usr/sbin/server", "/usr/share/server/example.key", listed=["/var/lib/server"])
+    kept = ["etc/shadow", "etc/server.conf", "var/lib/server/flag", "usr/share/server/example.key", "etc/empty"]
+    left_out = ["etc/ssh/ssh_host_x_key", "etc/ssh/ssh_host_x_key.pub", "etc/server/open.key", "var/lib/server/17"]
+    left_out += ["var/lib/dbus/machine-id", "etc/ssl/certs/ssl-cert-snakeoil.pem", "etc/ssl/certs/c79d0093.0"]
+    put(step.root / "etc/shadow", "root:*:20454:0:99999:7:::\n", 0o640)
+    put(step.root / "etc/server.conf", "a setting of the server")
+    put(step.root / "etc/empty", "", 0o600)
+    put(step.root / "var/lib/server/flag", "made by the newest version")
+    put(step.root / "usr/share/server/example.key", KEY, 0o600)
+    put(step.root / "etc/ssh/ssh_host_x_key", "binary, perhaps, and secret", 0o600)
+    put(step.root / "etc/ssh/ssh_host_x_key.pub", "for everybody")
+    put(step.root / "etc/server/open.key", f"# of this host\n{KEY}")
+    put(step.root / "var/lib/server/17/data/rows", "all that nobody may read", 0o600)
+    (step.root / "var/lib/server/17/data/empty").mkdir()
+    put(step.root / "var/lib/dbus/machine-id", "3f308a3ba709")
+    put(step.root / "etc/ssl/certs/ssl-cert-snakeoil.pem", "a certificate")
+    (step.root / "etc/ssl/certs/c79d0093.0").symlink_to("ssl-cert-snakeoil.pem")
+    folders = step.split()
+    assert [path for path in left_out if any(os.path.lexists(folder / path) for folder in folders)] == []
+    assert all(any(os.path.lexists(folder / path) for folder in folders) for path in kept)
+    note = capsys.readouterr().out
+    assert note.startswith("pyrlab note: left out, ")
+    assert "/etc/server, /etc/ssh, /etc/ssl" in note
+    ways = "ssh-keygen -A and make-ssl-cert generate-default-snakeoil and dbus-uuidgen --ensure"
+    assert note.endswith(f"/var/lib/dbus, /var/lib/server/17; root makes it anew with {ways}\n")
+
+
 def test_what_is_mounted_over_is_neither_gone_nor_new(step: Step) -> None:
     """A build works although its engine mounts files and folders over the image's own."""
     split = f"layers.split_debs(*map(pathlib.Path, sys.argv[1:]), {COUNT}, 0)"

@@ -114,14 +114,29 @@ def test_a_list_in_another_encoding_is_refused(tmp_path: Path, content: bytes, n
 
 
 @pytest.mark.parametrize(
-    ("text", "hint"),
-    [("grafviz", "; did you mean graphviz?"), ("graphvizz", "; did you mean graphviz?"), ("something-else", "")],
+    ("name", "meant"),
+    [
+        ("grpahviz", "graphviz"),
+        ("graphvizz", "graphviz"),
+        ("grahviz", "graphviz"),
+        ("Graphviz", "graphviz"),
+        ("build_essential", "build-essential"),
+        ("gti", "git"),
+        ("irkernel", "IRkernel"),
+        ("libgl1-mesa-glx", ""),
+        ("libicu72", ""),
+        ("nvim", ""),
+        ("xvim", ""),
+        ("zopt", ""),
+        ("libfoo", ""),
+        ("something-else", ""),
+    ],
 )
-def test_a_wrong_name_is_named_with_its_line(text: str, hint: str) -> None:
-    """A user reads which line of which list is wrong, and the right name where one is near."""
-    with pytest.raises(SystemExit) as stop:
-        lists.fail(lists.Line(text, "base_debs.txt", 7), "Debian has no such package", {"graphviz", "git", "curl"})
-    assert sentence(stop) == f"pyrlab: base_debs.txt line 7: Debian has no such package{hint}"
+def test_only_a_slip_of_the_keyboard_is_mended(name: str, meant: str) -> None:
+    """A user who mistypes a name reads the right one, and is never sent to another package."""
+    known = ["graphviz", "git", "vim", "build-essential", "libglu1-mesa", "libgl1-mesa-dri", "libicu76", "IRkernel"]
+    known += ["libfoo1", "libfoo2"]
+    assert lists.suggestion(name, known) == (f"; did you mean {meant}?" if meant else "")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from servers import WebServer, free_port, serve_files
 
 AGENT = "R/4.5.0 R (4.5.0 x86_64-pc-linux-gnu x86_64 linux-gnu)"
 DEBIAN = {"ggplot2": "3.5.1", "rlang": "1.1.5", "zoo": "1.8-14", "irkernel": "1.3.2"}
+CALLED = {"irkernel": "IRkernel", "ggplot2": "ggplot2", "zoo": "zoo"}  # the same as R writes it
 BUILT_IN = {"R": "4.5.0", "stats": "4.5.0", "methods": "4.5.0"}
 
 # name, version, what it needs
@@ -66,7 +67,7 @@ def cran(tmp_path: Path, fetched: None) -> Iterator[WebServer]:
 
 def resolve(url: str, *texts: str, locked: dict[str, r.Locked] | None = None) -> r.Plan:
     """What a list of these lines would come to."""
-    resolver = r.Resolver(r.Web(AGENT), url, url, DEBIAN, BUILT_IN, locked)
+    resolver = r.Resolver(r.Web(AGENT), url, url, DEBIAN, BUILT_IN, locked, CALLED)
     return resolver.want_all([lists.Line(text, "r_packages.txt", number) for number, text in enumerate(texts, start=1)])
 
 
@@ -152,6 +153,22 @@ def test_an_archive_by_its_address(cran: WebServer) -> None:
         ("tomorrow", "tomorrow needs R >= 5.0.0, but this R is 4.5.0"),
         ("broken", "neither Debian nor the R repository has a package named 'nowhere', which broken needs"),
         ("ggplot2=>3", "'ggplot2=>3' names no R package; write ggplot2, ggplot2>=3.5, "),
+        ("irkernel", "R has no package named 'irkernel'; it is called IRkernel"),
+        ("irkernle", "neither Debian nor the R repository has a package named 'irkernle'; did you mean IRkernel?"),
+        ("r-cran-irkernel", "'r-cran-irkernel' is Debian's name; write IRkernel"),
+        ("zoo, ggplot2", "'zoo, ggplot2' is no name; write one name a line: zoo, ggplot2"),
+        ("library(zoo)", "'library(zoo)' is no name; write one name a line: zoo"),
+        (
+            'install.packages(c("zoo", "gbm"), repos = "https://host.invalid")',
+            """'install.packages(c("zoo", "gbm"), repos = "https://host.invalid")' is no name; """
+            "write one name a line: zoo, gbm",
+        ),
+        ('BiocManager::install("ab")', """'BiocManager::install("ab")' is no name; write one name a line: bioc::ab"""),
+        (
+            "devtools::install_github('a/b')",
+            "'devtools::install_github('a/b')' is no name; write one name a line: github::a/b",
+        ),
+        ("zoo (>= 1.8)", "'zoo (>= 1.8)' names no R package; write ggplot2, "),
     ],
 )
 def test_mistakes(cran: WebServer, line: str, sentence: str) -> None:
@@ -159,6 +176,17 @@ def test_mistakes(cran: WebServer, line: str, sentence: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         resolve(cran.url, "zoo", line)
     assert str(stopped.value).startswith(f"pyrlab: r_packages.txt line 2: {sentence}")
+
+
+def test_all_mistakes_at_once(cran: WebServer) -> None:
+    """All lines that cannot be had are named, and what is said twice names both lines."""
+    with pytest.raises(SystemExit) as stopped:
+        resolve(cran.url, "zoo", "latice", "irkernel", "gbm", "irkernel")
+    assert str(stopped.value) == (
+        "pyrlab: r_packages.txt line 2: neither Debian nor the R repository has a package named 'latice'; "
+        "did you mean lattice?\n"
+        "pyrlab: r_packages.txt lines 3 and 5: R has no package named 'irkernel'; it is called IRkernel"
+    )
 
 
 @pytest.mark.usefixtures("fetched")
@@ -200,6 +228,8 @@ def test_versions_of_debian(debian: str, own: str) -> None:
         ("x.c:1:10: fatal error: glpk.h: No such file or directory", ", for want of the header glpk.h: "),
         (" * deb: libcurl4-openssl-dev (Debian, Ubuntu, etc)", ", for want of Debian's libcurl4-openssl-dev: "),
         ("/usr/bin/ld: cannot find -lgsl: No such file or directory", ", for want of the library gsl: "),
+        ("./configure: line 12: cmake: command not found", ", for want of the program cmake: "),
+        ("/bin/sh: 1: xml2-config: not found", ", for want of the program xml2-config: "),
         ("error: expected ';' before '}' token", ""),
     ],
 )
