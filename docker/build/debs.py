@@ -196,6 +196,8 @@ def check(lines: list[lists.Line]) -> None:
 def install(names: list[str], whose: str, *options: str) -> None:
     """Install packages that are known, or stop; `whose` names the list that they are for."""
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    for section in range(1, 9):  # where update-alternatives puts links to pages, or fails, as for Java's
+        Path(f"/usr/share/man/man{section}").mkdir(parents=True, exist_ok=True)
     if own := not POLICY.exists():
         POLICY.write_text("#!/bin/sh\nexit 101\n")
         POLICY.chmod(0o755)

@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ PRIVATE_KEY = re.compile(rb"^-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----", re.MULTI
 ACCOUNTS = {"/etc/shadow", "/etc/gshadow"}
 # What is open to everybody and made by chance, too: the certificate of a key, and an identifier.
 OPEN = {"/etc/ssl/certs/ssl-cert-snakeoil.pem", "/var/lib/dbus/machine-id"}
+KEYSTORE = bytes.fromhex("feedfeed00000002")  # begins one of Java's
+CERTIFICATE = 2  # the kind of entry of Java's keystores that is no key
+JAVA = "etc/ssl/certs/java/cacerts"  # the keystore that a Java runtime is installed with
 REMAKE = {  # what makes anew what begins so
     "/etc/ssh/ssh_host_": "ssh-keygen -A",
     "/etc/ssl/": "make-ssl-cert generate-default-snakeoil",
@@ -269,11 +273,35 @@ def note(left_out: Collection[str]) -> str:
     return f"left out, since all who have the images would share what installing made up: {shown}{remake}"
 
 
+def settled(keystore: bytes) -> bytes:
+    """A keystore of certificates as Java writes it, but all of one time and in the order of their names."""
+    if not keystore.startswith(KEYSTORE):
+        return keystore
+    (count,) = struct.unpack_from(">8xI", keystore)
+    entries: list[bytes] = []
+    at = 12
+    for _ in range(count):
+        tag, name = struct.unpack_from(">IH", keystore, at)
+        time = at + 6 + name
+        (kind,) = struct.unpack_from(">8xH", keystore, time)
+        (size,) = struct.unpack_from(">I", keystore, time + 10 + kind)
+        end = time + 14 + kind + size
+        if tag != CERTIFICATE:
+            return keystore
+        entries.append(keystore[at:time] + struct.pack(">Q", EPOCH * 1000) + keystore[time + 8 : end])
+        at = end
+    content = keystore[:12] + b"".join(sorted(entries))
+    checksum = hashlib.sha1("changeit".encode("utf-16-be") + b"Mighty Aphrodite" + content)
+    return content + checksum.digest()
+
+
 def split_debs(root: Path, parent: Path, layers: Path, count: int, since: float) -> None:
     """Split what apt installed in `root` into `count` folders; the last is dpkg's own state.
 
     What installing made by chance is in none of them.
     """
+    if (keystore := root / JAVA).is_file() and (content := settled(before := keystore.read_bytes())) != before:
+        keystore.write_bytes(content)
     entries, gone = changed(root, parent)
     owners = dpkg_owners(root, entries)
     if left_out := made_up(root, entries, owners):

@@ -216,7 +216,12 @@ def explain(packages: dict[tuple[str, str], Package], wanted: dict[tuple[str, st
             for name in providers.get((package.ecosystem, need), set()) - {package.name}:
                 needed.setdefault((package.ecosystem, name), set()).add(package.name)
     for key, package in packages.items():
-        package.why = wanted.get(key, []) + [f"needed by {name}" for name in sorted(needed.get(key, ()))]
+        virtual = (
+            wanted.get((key[0], name), []) for name in sorted(package.provides) if (key[0], name) not in packages
+        )
+        package.why = [*wanted.get(key, []), *chain.from_iterable(virtual)] + [
+            f"needed by {name}" for name in sorted(needed.get(key, ()))
+        ]
         if not package.why:
             package.why = [f"part of {package.part_of}" if package.part_of else base]
 

@@ -47,6 +47,7 @@ Run = subprocess.CompletedProcess[str]
 SITE = Path("/usr/local/lib/R/site-library")  # stands before Debian's own library
 COMPILED = Path("/root/.cache/pyrlab-r")  # a cache mount: what was compiled before
 FETCHED = COMPILED / "archives"  # by sha256: what was fetched before
+SOURCE = "/tmp/source"  # what is compiled, each package in its folder
 NAME = r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]"
 REFERENCE = re.compile(rf"(?:(cran|bioc)::)?({NAME})(?:(?:@?\s*(>=|==)\s*|@)([0-9][0-9.-]*))?")
 GITHUB = re.compile(r"(?:github::)?([\w.-]+)/([\w.-]+)(?:@([\w./-]+))?")
@@ -602,7 +603,7 @@ def build(fetched: dict[str, Any], lines: dict[str, lists.Line], contrib: Path) 
     Path("/tmp/Makevars").write_text(MAKEVARS)
     for name, run in in_order(archives, fetched):
         if run.returncode:
-            print("\n".join(run.stdout.splitlines()[-25:]))
+            print("\n".join(run.stdout.replace(f"{SOURCE}/", "").splitlines()[-25:]))
             what = f"{name} {fetched[name][0]} could not be installed{hint(run.stdout)}"
             sys.exit(f"pyrlab: {place(lines[name], name)}: {what}; R's own words stand above")
         shutil.copytree(SITE / name, COMPILED / f"{keys[name]}.part", symlinks=True)
@@ -626,10 +627,10 @@ def in_order(archives: dict[str, Path], fetched: dict[str, Any]) -> Iterator[tup
 def install_archive(name: str, archive: Path) -> Run:
     """Install one archive to SITE, from a folder whose path, which the help pages keep, is always the same."""
     with tarfile.open(archive) as tree:
-        tree.extractall("/tmp/source", filter="data")
+        tree.extractall(SOURCE, filter="data")
     options = ["--strip", "--pkglock", "--built-timestamp=2026-01-01", f"--library={SITE}"]
     environment = {**os.environ, "R_MAKEVARS_USER": "/tmp/Makevars", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
-    command = ["R", "CMD", "INSTALL", *options, f"/tmp/source/{name}"]
+    command = ["R", "CMD", "INSTALL", *options, f"{SOURCE}/{name}"]
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -104,6 +104,21 @@ left_out = re.compile(r"""
 print(*(file for file in missing if not left_out.match(file)), sep="\\n", end="")
 '''
 
+# Files with a private key, or closed to others, that no package brings; the last ones are every system's.
+PRIVATE_FILES = """
+import subprocess
+from importlib.metadata import distributions
+from pathlib import Path
+
+owned = {line for listing in Path("/var/lib/dpkg/info").glob("*.list") for line in listing.read_text().splitlines()}
+owned |= {str(file.locate()) for distribution in distributions() for file in distribution.files or []}
+owned |= {"/etc/shadow", "/etc/gshadow", "/etc/passwd-"}
+key = "^-----BEGIN ([A-Z]+ )*PRIVATE KEY-----"
+for look in (f"-size -9000k -exec grep -lIE '{key}' {{}} +", "! -perm -o=r -size +15c -print"):
+    found = subprocess.run(f"find / -xdev -type f {look}", shell=True, capture_output=True, text=True).stdout
+    print(*(path for path in found.splitlines() if path not in owned), sep="\\n", end="")
+"""
+
 LISTENING = """
 import psutil
 for connection in psutil.net_connections("inet"):
@@ -305,6 +320,12 @@ def test_nothing_remains_of_the_build(image: str) -> None:
     find = f"ls -d /pyrlab; find {folders} ! -type d ! -empty; find /opt /usr -name '*.whl' -not -path '*/ensurepip/*'"
     command = ["run", "--rm", "--user=root", f"{image}:{TAG}", "sh", "-c", f"{find}; true"]
     assert docker(*command).splitlines() == []
+
+
+@pytest.mark.parametrize("image", ["pylab", "rlab"], indirect=True)  # which have all that the others have
+def test_no_private_key(image: str) -> None:
+    """Who pulls the image shares no secret with all others who do: no private key, and nothing closed, is in it."""
+    assert docker("run", "--rm", "--user=0", f"{image}:{TAG}", "python", "-c", PRIVATE_FILES) == ""
 
 
 def test_nothing_private_remains(image: str, host: Host) -> None:

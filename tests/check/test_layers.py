@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -408,6 +409,22 @@ def test_what_installing_makes_up_is_left_out(step: Step, capsys: pytest.Capture
     assert "/etc/server, /etc/ssh, /etc/ssl" in note
     ways = "ssh-keygen -A and make-ssl-cert generate-default-snakeoil and dbus-uuidgen --ensure"
     assert note.endswith(f"/var/lib/dbus, /var/lib/server/17; root makes it anew with {ways}\n")
+
+
+def test_certificates_of_java_are_settled() -> None:
+    """Two installations of Java have the same certificates, bit for bit, whenever and in whatever order they came."""
+
+    def keystore(time: int, *names: bytes) -> bytes:
+        entries = (
+            struct.pack(">IH", 2, len(name)) + name + struct.pack(">QH5sI3s", time, 5, b"X.509", 3, b"abc")
+            for name in names
+        )
+        return b"\xfe\xed\xfe\xed" + struct.pack(">II", 2, len(names)) + b"".join(entries) + b"-" * 20
+
+    one, two = keystore(OLD, b"one", b"another"), keystore(NEW, b"another", b"one")
+    assert layers.settled(one) == layers.settled(two)
+    assert len(layers.settled(one)) == len(one)
+    assert layers.settled(b"PKCS, perhaps") == b"PKCS, perhaps"
 
 
 def test_what_is_mounted_over_is_neither_gone_nor_new(step: Step) -> None:

@@ -18,22 +18,12 @@ from pyrlab.progress import Progress
 
 CHANGE = f"{TINY}-change"  # the tag of images that these tests rebuild
 
-NO_CRAN = "http://127.0.0.1:1"
 ENGINE = int(docker("version", "--format", "{{.Server.Version}}").partition(".")[0])
 
 MISTAKES = [
     ("requirements.txt", "pandsa", "the Python index has no package named 'pandsa'"),
     ("requirements.txt", "pandas==99.0", "no version of pandas satisfies 'pandas==99.0'"),
     ("requirements.txt", "pandas=>2", "'pandas=>2' is not a requirement pip would understand"),
-    (
-        "r_packages.txt",
-        "ggplto2",
-        f"Debian has no R package named 'ggplto2', and {NO_CRAN}/src/contrib/PACKAGES.gz cannot be reached: "
-        "[Errno 111] Connection refused; did you mean ggplot2?",
-    ),
-    ("r_packages.txt", "irkernel", "R cannot load the package 'irkernel' (R's names are case-sensitive)"),
-    ("base_debs.txt", "grpahviz", "Debian has no package named 'grpahviz'; did you mean graphviz?"),
-    ("r_debs.txt", "r-base-croe", "Debian has no package named 'r-base-croe'; did you mean r-base-core?"),
 ]
 
 
@@ -95,7 +85,7 @@ def test_mistake(checkout: Path, name: str, line: str, sentence: str) -> None:
     """A mistake in a list gives one sentence with list and line, and leaves the images as they were."""
     before = state(TINY)
     number = append(checkout / name, line)
-    built = run_make(checkout, "build", TAG=TINY, CRAN=NO_CRAN)
+    built = run_make(checkout, "build", TAG=TINY)
     assert built.returncode != 0
     said = [words for words in built.stderr.splitlines() if words.startswith("pyrlab: ")]
     assert said == [f"pyrlab: {name} line {number}: {sentence}"]

@@ -122,12 +122,6 @@ def test_binaries(checkout: Path, binary: WebServer) -> None:
             "r_debs.txt; R's own words stand above",
             "compilation failed for package",
         ),
-        ("glue@55", "no version of glue satisfies 'glue == 55': Debian has 1.8.0; the R repository has 99.1", ""),
-        (
-            "latticee",
-            "neither Debian nor the R repository has a package named 'latticee'; did you mean lattice?",
-            "",
-        ),
     ],
 )
 def test_failures_are_loud(checkout: Path, source: WebServer, line: str, sentence: str, words: str) -> None:
@@ -139,6 +133,18 @@ def test_failures_are_loud(checkout: Path, source: WebServer, line: str, sentenc
     assert said == [f"pyrlab: r_packages.txt line 2: {sentence}"]
     assert words in built.stderr
     assert docker("image", "inspect", f"rlab:{OWN}", "--format", "{{.Id}}") == before
+
+
+def test_headers_of_the_lists_are_there(checkout: Path, source: WebServer) -> None:
+    """What r_debs.txt names is there where R packages are compiled."""
+    before = (checkout / "r_debs.txt").read_text()
+    (checkout / "r_debs.txt").write_text(f"{before}libglpk-dev\n")
+    try:
+        built = build(checkout, source, "IRkernel", "bitops@98.1")
+        assert built.returncode == 0, built.stderr
+        assert in_rlab("Rscript -e 'cat(bitops::bitAnd(12, 10))'") == "8"
+    finally:
+        (checkout / "r_debs.txt").write_text(before)
 
 
 def test_missing_library(checkout: Path, binary: WebServer) -> None:
