@@ -86,7 +86,7 @@ def elsewhere(names: Collection[str]) -> dict[str, dict[str, str]]:
     """
     targets = subprocess.run([*APT, "indextargets", "Created-By: Packages"], stdout=subprocess.PIPE, text=True).stdout
     sources = set()
-    for target in paragraphs(targets):
+    for target in (target for target in paragraphs(targets) if target.get("Origin") == "Debian"):
         trust = f"[signed-by={target['Signed-By']}] " if target.get("Signed-By", "").startswith("/") else ""
         sources.add(f"deb {trust}{target['Repo-URI']} {target['Release']} contrib non-free non-free-firmware\n")
         if target.get("Suite") == "stable":
@@ -99,6 +99,7 @@ def elsewhere(names: Collection[str]) -> dict[str, dict[str, str]]:
         "Dir::State::Lists": ELSEWHERE / "lists",
         "Dir::Cache": ELSEWHERE,
         "Acquire::Check-Valid-Until": "false",
+        "Acquire::Retries": "0",
         "Acquire::GzipIndexes": "true",
     }
     options = [f"--option={name}={value}" for name, value in places.items()]
@@ -201,11 +202,13 @@ def install(names: list[str], whose: str, *options: str) -> None:
     if own := not POLICY.exists():
         POLICY.write_text("#!/bin/sh\nexit 101\n")
         POLICY.chmod(0o755)
-    code = network.run([*INSTALL, *options, *names]).returncode
+    done = network.run([*INSTALL, *options, *names])
     if own:
         POLICY.unlink()
-    if code:
-        sys.exit(f"pyrlab: apt could not install the packages of {whose}; apt's own words stand above")
+    if done.returncode:
+        broken = re.search(r"^dpkg: error processing package ([^\s:]+)", done.stderr, re.MULTILINE)
+        what = broken[1] if broken else "the packages"
+        sys.exit(f"pyrlab: apt could not install {what} of {whose}; apt's own words stand above")
 
 
 Versions = dict[str, str]  # of packages, by name

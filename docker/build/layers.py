@@ -235,6 +235,8 @@ def made_up(root: Path, entries: Mapping[str, Entry], owners: Collection[str]) -
         target = os.path.normpath(Path(path).parent / (nobodys[path].target or ""))
         if is_public(path, found) or target in found:
             found.add(path)
+    if not found:
+        return found
     stays = folders_of(path for path in entries if not is_folder(entries[path]) and path not in found)
     return found | folders_of(found) & nobodys.keys() - stays
 
