@@ -226,7 +226,7 @@ def made_up(root: Path, entries: Mapping[str, Entry], owners: Collection[str]) -
     """Which of `entries` installing made up, as keys and databases, so that no two installations may share them.
 
     They have no package among `owners`, and are closed to others or hold a private key. With them go the public key
-    beside, links to them, and folders that have nothing else in them.
+    beside, links to them, closed folders that they are in, and such as have nothing else in them.
     """
     nobodys = {path: entry for path, entry in entries.items() if path not in owners}
     files = [path for path in nobodys if not is_folder(nobodys[path])]
@@ -237,8 +237,9 @@ def made_up(root: Path, entries: Mapping[str, Entry], owners: Collection[str]) -
             found.add(path)
     if not found:
         return found
-    stays = folders_of(path for path in entries if not is_folder(entries[path]) and path not in found)
-    return found | folders_of(found) & nobodys.keys() - stays
+    found |= {path for path in folders_of(found) & nobodys.keys() if not nobodys[path].status.st_mode & stat.S_IRWXO}
+    others = (path for path in entries if not is_folder(entries[path]) and path not in found)
+    return found | folders_of(found) & nobodys.keys() - folders_of(path for path in others if not inside(path, found))
 
 
 def is_public(path: str, keys: Collection[str]) -> bool:
