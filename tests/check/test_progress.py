@@ -171,15 +171,16 @@ def test_a_step_is_shown_in_a_users_words(progress: Progress, name: str, image: 
     ("words", "sentence", "shown"),
     [
         (f"Resolving\npyrlab: {SENTENCE}\n", SENTENCE, ""),
+        (f"Resolving\npyrlab: {SENTENCE}\npyrlab: another\n", f"{SENTENCE}\npyrlab: another", ""),
         (
-            "Connecting\npyrlab: apt cannot reach Debian's archive; apt's own words stand above\n",
+            "+ apt\nConnecting\npyrlab: apt cannot reach Debian's archive; apt's own words stand above\n",
             "apt cannot reach Debian's archive; apt's own words stand above",
             "Connecting\n",
         ),
         ("Segmentation fault\n", f"a build step failed (Python packages): {FAILED}", "Segmentation fault\n"),
         ("", f"the build failed: {FAILED}", ""),
     ],
-    ids=["sentence", "sentence that points above", "other words", "no words"],
+    ids=["sentence", "two sentences", "sentence that points above", "other words", "no words"],
 )
 def test_a_failed_build_says_why(
     progress: Progress, capsys: pytest.CaptureFixture[str], words: str, sentence: str, shown: str
