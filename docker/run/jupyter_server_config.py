@@ -10,6 +10,7 @@ c.ServerApp.ip = "0.0.0.0"  # inside the container; who may reach it is decided 
 c.ServerApp.port = int(os.environ.get("JUPYTER_PORT", "8888"))
 c.ServerApp.open_browser = False
 c.ServerApp.allow_root = True  # a rootless engine maps the user who started the lab to root
+c.ServerApp.tornado_settings = {"ws_ping_timeout": 30_000}  # tornado warns of the server's own, longer one
 c.ServerApp.root_dir = str(Path.home())
 c.FileContentsManager.preferred_dir = "work"  # the file browser opens there
 c.FileContentsManager.delete_to_trash = False  # nobody empties a trash folder in a container

@@ -164,9 +164,26 @@ class Lab:
     output: str  # what make printed when it was started
 
 
+# What a lab logs that something is wrong, and what is meant to be there: the welcome, the farewell, that a notebook
+# comes from elsewhere or is deleted, that tests ask for what is not theirs or not there, or export what has no font.
+WRONG = re.compile(r"^(\[[WEC] |\[\w+\] (WARNING|ERROR|CRITICAL)|WARNING|ERROR|CRITICAL|Traceback)")
+MEANT = re.compile(
+    r"^\[C [^]]*\] ($|received signal 15, stopping$)"
+    r"|^\[W [^]]*\] (Notebook .* is not trusted$|delete /|40[34] GET /api/contents|"
+    r"wrote error: 'Forbidden'$|the PDF lacks signs for )"
+)
+
+
+def complaints(container: str) -> list[str]:
+    """The lines of a lab's log that should not be there."""
+    log = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
+    lines = (log.stdout + log.stderr).splitlines()
+    return [line for line in lines if WRONG.search(line) and not MEANT.search(line)]
+
+
 @contextmanager
 def running_lab(lab: str, make: Make, project: str, files: Path, port: int) -> Iterator[Lab]:
-    """Start `lab` with make, and remove its container and volume afterwards."""
+    """Start `lab` with make, and remove its container and volume afterwards; its log must have no complaint."""
     remove_lab(lab, project)  # of a run that was killed
     started = make(f"start_{lab}")
     try:
@@ -174,6 +191,9 @@ def running_lab(lab: str, make: Make, project: str, files: Path, port: int) -> I
         url = make(f"url_{lab}").stdout.strip()
         address, _, token = url.partition("lab?token=")
         yield Lab(lab, f"{project}-{lab}", address, token, files, port, started.stdout)
+        make(f"stop_{lab}")
+        wrong = complaints(f"{project}-{lab}")
+        assert not wrong, "\n".join(wrong)
     finally:
         make(f"stop_{lab}")
         remove_lab(lab, project)
