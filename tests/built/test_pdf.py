@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import struct
+import subprocess
 import unicodedata
 import urllib.request
 import zlib
@@ -66,6 +67,30 @@ def test_everything_is_there(lab: Lab, path: Path) -> None:
         assert squeezed(expected) in text
     assert pictures(document) == 1
     assert squeezed(NOT_TYPESET) not in text
+
+
+LOST = "the PDF lacks signs for 中文温度: no installed font has them; add fonts-noto-cjk to base_debs.txt"
+
+
+def test_signs_that_no_font_has(lab: Lab, path: Path) -> None:
+    """A user whose fonts lack some characters, and only those, reads which, and what mends it."""
+    since = docker("exec", lab.container, "date", "--utc", "+%FT%TZ")
+    export(lab, path, [text_cell(f"# {WORDS} 中文 🎉 שלום"), cell_with("print('温度')", printed("温度\n"))])
+    log = subprocess.run(["docker", "logs", f"--since={since}", lab.container], capture_output=True, text=True).stderr
+    assert [line.partition("] ")[2] for line in log.splitlines() if "lacks" in line] == [LOST]
+
+
+def test_signs_that_no_font_has_in_r_markdown(rlab: Lab) -> None:
+    """The same of a report in R Markdown."""
+    report = rlab.files / "signs.Rmd"
+    report.write_text(f"---\noutput: pdf_document\n---\n\n{WORDS} 中文温度\n", encoding="utf-8")
+    render = ["Rscript", "-e", f'rmarkdown::render("work/{report.name}", quiet = TRUE)']
+    try:
+        made = subprocess.run(["docker", "exec", rlab.container, *render], capture_output=True, text=True)
+        assert LOST in made.stderr
+    finally:
+        report.unlink()
+        report.with_suffix(".pdf").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("formula", FORMULAS)

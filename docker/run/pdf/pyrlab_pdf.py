@@ -11,6 +11,7 @@ import typst
 from nbconvert.exporters import Exporter
 from nbconvert.utils.exceptions import ConversionException
 from nbformat import NotebookNode
+from pyrlab_signs import complaints
 from traitlets import default
 from traitlets.config import Config
 
@@ -63,7 +64,11 @@ class PDFExporter(Exporter):  # type: ignore[misc]  # nbconvert is not where thi
             work = Path(directory)
             cells = to_typst(nb, work, Path(about.get("path") or ".").resolve())
             inputs = {"title": title, "headed": "yes" if headed else "no"}
-            return to_pdf(cells, nb, work, inputs), resources
+            document = to_pdf(cells, nb, work, inputs)
+            figures = [path.read_text(encoding="utf-8", errors="replace") for path in work.glob("*.svg")]
+            for complaint in complaints("".join([title, *cells, *figures]), document):
+                self.log.warning(complaint)
+            return document, resources
 
 
 def clean(text: str) -> str:
