@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
@@ -325,6 +326,33 @@ def test_bash(lab: Lab) -> None:
     """A shell in the lab works without a terminal, as a user who has a name and starts at home."""
     user = "root" if rootless() else "jovyan"
     assert shell("id -un\npwd\n", lab.name).splitlines() == [user, "/home/jovyan"]
+
+
+EVENTS = """
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+writer = EventFileWriter("work/runs/first")
+for step in range(3):
+    value = Summary.Value(tag="loss", simple_value=1 / (1 + step))
+    writer.add_event(Event(step=step, summary=Summary(value=[value])))
+writer.close()
+"""
+
+
+def test_tensorboard(pylab: Lab, ports: dict[str, int]) -> None:
+    """What a notebook logs for TensorBoard is seen at its port, once it is started in a terminal of the lab."""
+    execute(cell(EVENTS), pylab.url, pylab.token)
+    board = f"http://127.0.0.1:{ports['TBPORT']}/data/plugin/scalars/"
+    shell("nohup tensorboard --bind_all --logdir ~/work/runs >/tmp/tensorboard.log 2>&1 &")
+    try:
+        shown = until(lambda: answer(f"{board}tags") == (200, {"first": {"loss": ANY}}))
+        assert shown, shell("cat /tmp/tensorboard.log")
+        points = answer(f"{board}scalars?run=first&tag=loss")[1]
+        assert [point[1:] for point in points] == [[step, pytest.approx(1 / (1 + step))] for step in range(3)]
+    finally:
+        shell("pkill tensorboard; rm -r ~/work/runs")
 
 
 @pytest.mark.parametrize("verb", ["url", "logs", "bash"])
