@@ -23,7 +23,7 @@ from typing import Any
 from pyrlab import contents, dockerfile, locks, owner
 from pyrlab.bake import bake
 from pyrlab.base import ARCHIVE, bootstrap, choose_python
-from pyrlab.docker import CACHE, ROOT, Problem, docker, inspect, parameter, run_main, tag_of
+from pyrlab.docker import CACHE, ROOT, Problem, docker, drop_image, inspect, parameter, run_main, tag_of
 from pyrlab.dockerfile import PARENT, lineage
 from pyrlab.online import build_environment, check
 from pyrlab.progress import Progress
@@ -376,11 +376,8 @@ def publish(image: Image) -> None:
     docker("tag", image.tag, tag_of(image.name))
     docker("image", "rm", image.tag)
     image.written = False
-    after = image.inspect()
-    if before and after and before["Id"] != after["Id"]:
-        stale = inspect("image", before["Id"])
-        if stale and not stale["RepoTags"]:
-            docker("image", "rm", before["Id"], check=False)
+    if before:
+        drop_image(before["Id"])
 
 
 def table(images: list[Image]) -> str:

@@ -8,7 +8,7 @@ import sys
 
 from pyrlab import idmap, owner
 from pyrlab.build import INPUTS
-from pyrlab.docker import CACHE, Problem, docker, inspect, parameter, run_main, tag_of
+from pyrlab.docker import CACHE, Problem, docker, drop_image, inspect, parameter, run_main, tag_of
 from pyrlab.lab import LABS, container_name, mount_point
 from pyrlab.online import CERTIFICATES
 from pyrlab.proxies import SERVICES
@@ -19,7 +19,8 @@ def main() -> None:
     project = parameter("PROJECT", "pyrlab")
     volumes = [f"{project}_{lab}-home" for lab in LABS if owner.volume(f"{project}_{lab}-home")]
     ask(volumes)
-    containers = [container_name(lab) for lab in LABS if owner.container(container_name(lab))]
+    named = {name: owner.container(name) for name in map(container_name, LABS)}
+    containers = {name: container for name, container in named.items() if container}
     images = [tag_of(name) for name in reversed(INPUTS) if inspect("image", tag_of(name))]
     if images:
         owner.check_tag(images[-1])
@@ -33,6 +34,8 @@ def main() -> None:
         docker("network", "rm", f"{project}_default")
     for image in images:
         docker("image", "rm", "--force", image)
+    for container in containers.values():
+        drop_image(container["Image"])
     owner.release_tag()
     if ids := cache_ids():
         docker("buildx", "prune", "--all", "--force", "--filter", f"id=/^({'|'.join(ids)})/")

@@ -62,6 +62,19 @@ def docker(*arguments: str, check: bool = True) -> str:
     return run.stdout
 
 
+def last_words(container: str) -> None:
+    """Print the end of a container's log, whichever stream it is on."""
+    log = subprocess.run(["docker", "logs", "--tail", "30", container], capture_output=True, text=True)
+    print(f"{log.stdout}{log.stderr}".strip(), file=sys.stderr, flush=True)
+
+
+def drop_image(identity: str) -> None:
+    """Remove an image that no name is left of, if nothing uses it."""
+    found = inspect("image", identity)
+    if found and not found["RepoTags"]:
+        docker("image", "rm", identity, check=False)
+
+
 def inspect(kind: str, name: str) -> dict[str, Any] | None:
     """What the engine knows of an image, container or volume, None where there is none."""
     try:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrlab import idmap, owner
-from pyrlab.docker import COMPOSE, ROOT, Problem, docker, inspect, parameter, run_main
+from pyrlab.docker import COMPOSE, ROOT, Problem, docker, drop_image, inspect, last_words, parameter, run_main
 from pyrlab.online import environment_of, lab_environment
 
 LABS = {"pylab": "PORT", "rlab": "RPORT"}
@@ -176,8 +176,10 @@ def start(lab: str, browse: bool) -> None:
     environment |= {"FILES": str(files), "JUPYTER_TOKEN": token, **owner.environment()}
     command = [*COMPOSE, "up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", lab]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if container:
+        drop_image(container["Image"])  # which a newer one may have replaced while this container held it
     if run.returncode:
-        print(docker("logs", "--tail", "20", container_name(lab), check=False), file=sys.stderr)
+        last_words(container_name(lab))
         raise Problem(f"{lab} did not start: {(run.stderr.strip() or 'see its log above').splitlines()[-1]}")
     found = running(lab)
     print(f"{lab} is ready: {found.url()}")
