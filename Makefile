@@ -6,6 +6,8 @@ PORT       ?= 8888                      # where pylab listens, on 127.0.0.1 only
 RPORT      ?= 9999                      # where rlab listens, likewise
 TBPORT     ?= 6006                      # TensorBoard of pylab, likewise
 FILES      ?= $(HOME)/notebooks         # your notebooks, at ~/work in the labs; made if missing
+TZ         ?=                           # the labs' time zone, as in Europe/Berlin; empty: this machine's
+SHM        ?=                           # the most that a lab may have in /dev/shm, as in 2g; empty: half of the memory
 PYTHONBASE ?= python:3.14-slim-trixie   # the Python image to start from
 BASE       ?= auto                      # registry: pull PYTHONBASE; debian: bootstrap from Debian's archive
 CRAN       ?=                           # where R packages that Debian lacks come from; empty: R's own default
@@ -32,10 +34,13 @@ RUNS       ?= 3                         # how often make bench measures, half an
 
 # A value may be followed by blanks before its comment; what is exported has none. The environment's stays as it is:
 # a password may have a $ in it.
-PARAMETERS := PORT RPORT TBPORT FILES PYTHONBASE BASE CRAN BIOC APTPROXY PIPPROXY PIPHOST http_proxy https_proxy \
+PARAMETERS := PORT RPORT TBPORT FILES TZ SHM PYTHONBASE BASE CRAN BIOC APTPROXY PIPPROXY PIPHOST http_proxy https_proxy \
   no_proxy CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS A B APTPORT PIPPORT SAVE RUNS
 $(foreach name,$(PARAMETERS),$(if $(filter environment,$(origin $(name))),,\
   $(eval export override $(name) := $$(strip $$($(name))))))
+ifeq ($(TZ),)
+unexport TZ # for programs of this machine an empty one is UTC
+endif
 
 RUN := PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyrlab import idmap, owner
+from pyrlab import idmap, machine, owner
 from pyrlab.docker import COMPOSE, ROOT, Problem, docker, drop_image, inspect, last_words, parameter, run_main
 from pyrlab.online import environment_of, lab_environment
 
@@ -142,7 +142,8 @@ def share(lab: str, files: Path) -> tuple[Path, str]:
 
 
 def check(lab: str) -> tuple[int, Path]:
-    """The port and the notebooks folder of `lab`; raises Problem where it could not start with these."""
+    """The port and the notebooks folder of `lab`; raises Problem where it could not start with its parameters."""
+    machine.chosen()
     container = owner.container(container_name(lab))
     published = container["NetworkSettings"]["Ports"].values() if container else []
     own = {int(binding["HostPort"]) for bindings in published for binding in bindings or []}
@@ -165,15 +166,15 @@ def start(lab: str, browse: bool) -> None:
     token = Running.of(container).token if container else secrets.token_hex(24)
     if container and container["State"]["Running"] and Running.of(container).files == str(files):
         # With what it was started with, it just goes on running.
-        environment = environment_of(container)
+        environment = environment_of(container) | machine.of(container)
         environment["WORK"], environment["LAB_USER"] = mounted_work(container), container["Config"]["User"]
     else:
-        environment = lab_environment()
+        environment = lab_environment() | machine.own()
         if container:
             docker("stop", container_name(lab))
         work, environment["LAB_USER"] = share(lab, files)
         environment["WORK"] = str(work)
-    environment |= {"FILES": str(files), "JUPYTER_TOKEN": token, **owner.environment()}
+    environment |= {"FILES": str(files), "JUPYTER_TOKEN": token, **machine.chosen(), **owner.environment()}
     command = [*COMPOSE, "up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", lab]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if container:
