@@ -20,11 +20,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pyrlab import contents, dockerfile, locks, owner
+from pyrlab import contents, dockerfile, locks, owner, trial
 from pyrlab.bake import bake
 from pyrlab.base import ARCHIVE, bootstrap, choose_python
 from pyrlab.docker import CACHE, ROOT, Problem, docker, drop_image, inspect, parameter, run_main, tag_of
 from pyrlab.dockerfile import PARENT, lineage
+from pyrlab.lab import LABS
 from pyrlab.online import build_environment, check
 from pyrlab.progress import Progress
 from pyrlab.table import aligned
@@ -288,6 +289,7 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
             write(stale, now)
         for image in images:
             compare(image, now.progress)
+        try_labs(images, now.progress)
         approve(images)
         lists = {image.name: package_list(image) for image in images if image.written}
         for image in images:
@@ -310,6 +312,17 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
 def sweep() -> None:
     """Remove what a build has written and not published, be it one that was cut short."""
     docker("image", "rm", *(tag_of(name) + NEW for name in reversed(INPUTS)), check=False)
+
+
+def try_labs(images: list[Image], progress: Progress) -> None:
+    """Start each new lab once; raises Problem where one does not work."""
+    new = {image.name: image.tag for image in images if image.written and image.name in LABS}
+    if not new:
+        return
+    progress.erase()
+    why = ", ".join(dict.fromkeys(chain.from_iterable(image.why for image in images if image.written)))
+    shown, more = locks.listed(locks.changes(locks.read(ROOT), locks.read(locks.STAGED)), 5)
+    trial.start_once(new, f"{shown}{more}" or why)
 
 
 def note_packages(name: str, packages: str) -> list[locks.Change]:

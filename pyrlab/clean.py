@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 
-from pyrlab import idmap, owner
+from pyrlab import idmap, owner, trial
 from pyrlab.build import INPUTS
 from pyrlab.docker import CACHE, Problem, docker, drop_image, inspect, parameter, run_main, tag_of
 from pyrlab.lab import LABS, container_name, mount_point
@@ -26,6 +26,7 @@ def main() -> None:
         owner.check_tag(images[-1])
     if containers:
         docker("rm", "--force", *containers)
+    trial.remove()
     for lab in LABS:
         idmap.unmount(mount_point(lab))
     if volumes:

@@ -1,0 +1,181 @@
+"""A new lab takes the place of the one before once it works, and nothing is left of either that is not in use."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from checkout import PROJECT, TINY, Run, docker, remove_lab, run_make, state, succeeded, tagged, users_environment
+from pyrlab import trial
+from servers import free_port
+
+OWN = f"{PROJECT}-trial"  # prefix of the labs
+TAG = f"{TINY}-trial"  # of the images that these tests rebuild
+TRIALS = ("ps", "--all", "--quiet", f"--filter=label={trial.LABEL}")
+
+
+@pytest.fixture
+def tag(tiny: Path) -> Iterator[str]:
+    """A tag of the tiny images for one test."""
+    assert tiny.exists()
+    with tagged(TAG):
+        yield TAG
+
+
+@pytest.fixture
+def make(checkout: Path, tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Run make for labs of this test's own."""
+    ports = {port: free_port() for port in ("PORT", "RPORT", "TBPORT")}
+
+    def run(*targets: str, **parameters: str | int) -> Run:
+        settings = {"PROJECT": OWN, "FILES": str(tmp_path / "books"), "TAG": TINY, "BASE": "debian"}
+        return run_make(checkout, *targets, **{**settings, **ports, **parameters})
+
+    remove_lab("pylab", OWN)
+    yield run
+    remove_lab("pylab", OWN)
+
+
+def spoil(checkout: Path, lab: str, command: str) -> None:
+    """Let a command be run in an image of the lab, and a package be wanted besides."""
+    with (checkout / f"docker/{lab}/Dockerfile").open("a") as file:
+        file.write(f"\nUSER 0\nRUN {command}\nUSER 1000\n")
+    with (checkout / "requirements.txt").open("a") as file:
+        file.write("cowsay\n")
+
+
+@pytest.mark.parametrize(
+    ("lab", "command", "why", "logged"),
+    [
+        (
+            "pylab",
+            "rm -r /opt/venv/lib/python3*/site-packages/jinja2",
+            "it ended with status 1",
+            "ModuleNotFoundError: No module named 'jinja2'",
+        ),
+        (
+            "rlab",
+            "rm -r /usr/lib/R/site-library/IRkernel",
+            "its kernel ir runs no cell",
+            "loadNamespace",
+        ),
+    ],
+    ids=["server", "kernel"],
+)
+def test_broken_lab(
+    lab: str, command: str, why: str, logged: str, checkout: Path, tag: str, make: Callable[..., Run]
+) -> None:
+    """Where a new lab does not start, or its kernel does not, nothing has changed and the user reads why."""
+    before = state(tag)
+    spoil(checkout, lab, command)
+    built = make("build", TAG=tag)
+    assert built.returncode != 0
+    log, _, said = built.stderr.partition("pyrlab: ")
+    assert logged in log
+    assert re.match(
+        rf"the new {lab} does not work \({re.escape(why)}; its log ends above\), so images, locks and labs stay as "
+        r"they were; this has changed: .*cowsay \d",
+        said,
+    )
+    assert state(tag) == before
+    assert "cowsay" not in (checkout / "requirements.lock").read_text()
+    assert docker(*TRIALS, f"--filter=label=org.pyrlab.checkout={checkout}") == ""
+
+
+def test_interrupted(checkout: Path, tag: str) -> None:
+    """Nothing is left of a new lab whose trial the user interrupts."""
+    before = state(tag)
+    spoil(checkout, "pylab", "printf '#!/bin/sh\\nexec sleep 100\\n' >/usr/local/bin/start-notebook.py")
+    ours = (*TRIALS, f"--filter=label=org.pyrlab.checkout={checkout}")
+    command = ["make", "build", f"TAG={tag}", "BASE=debian"]
+    with subprocess.Popen(
+        command,
+        cwd=checkout,
+        env=users_environment(),
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as build:
+        while not docker(*ours):
+            assert build.poll() is None
+            time.sleep(0.1)
+        os.killpg(build.pid, signal.SIGINT)
+    assert docker(*ours) == ""
+    assert state(tag) == before
+
+
+def test_replaced_image(checkout: Path, tag: str, make: Callable[..., Run]) -> None:
+    """An image that was replaced while a lab ran goes once the lab runs on the new one."""
+    images = []
+    for package in ("cowsay", "pyjokes"):
+        with (checkout / "requirements.txt").open("a") as file:
+            file.write(f"{package}\n")
+        succeeded(make("start_pylab", TAG=tag))
+        images.append(docker("container", "inspect", f"{OWN}-pylab", "--format", "{{.Image}}"))
+    assert images[1] == state(tag)["pylab"] != images[0]
+    kept = docker("image", "ls", "--all", "--quiet", "--no-trunc").split()
+    assert images[1] in kept
+    assert images[0] not in kept
+
+
+def in_lab(script: str) -> str:
+    """What a shell of the lab prints."""
+    return docker("exec", f"{OWN}-pylab", "sh", "-c", script)
+
+
+def identity() -> str:
+    """Which container the lab is."""
+    return docker("container", "inspect", f"{OWN}-pylab", "--format", "{{.Id}}")
+
+
+SHARE = """
+from multiprocessing.shared_memory import SharedMemory
+block = SharedMemory(create=True, size=200_000_000)
+block.buf[:] = bytes(block.size)
+block.close()
+block.unlink()
+"""
+
+
+def test_fits_its_machine(make: Callable[..., Run]) -> None:
+    """A lab has this machine's clock and room for shared memory, or what it is told to; caches go with its image."""
+    succeeded(make("start_pylab"))
+    offset = time.strftime("%z")
+    assert in_lab("date +%z") == offset
+    in_lab(f"python -c '{SHARE}'")
+
+    in_lab("mkdir -p ~/.config/fontconfig ~/.cache/fontconfig ~/.cache/matplotlib ~/.cache/models")
+    succeeded(make("stop_pylab"))
+    succeeded(make("start_pylab"))
+    assert in_lab("ls ~/.cache").split() == ["fontconfig", "matplotlib", "models"]
+
+    succeeded(make("start_pylab", TZ="Asia/Kathmandu", SHM="100m"))
+    assert in_lab("date +%z") == "+0545"
+    assert in_lab("python -c 'import time; print(time.strftime(\"%z\"))'") == "+0545"
+    assert in_lab("df --output=size -BM /dev/shm").split()[-1] == "100M"
+    assert in_lab("ls ~/.cache ~/.config") == "/home/jovyan/.cache:\nmodels\n\n/home/jovyan/.config:\nfontconfig"
+
+    before = identity()
+    succeeded(make("start_pylab"))
+    assert identity() == before, "a running lab goes on with what it was started with"
+    succeeded(make("start_pylab", TZ="US/Eastern"))
+    assert in_lab("date +%Z") in ("EST", "EDT")
+    assert in_lab("df --output=size -BM /dev/shm").split()[-1] == "100M"
+
+
+def test_does_not_start(make: Callable[..., Run]) -> None:
+    """Where a lab does not start, its last words are shown."""
+    succeeded(make("start_pylab"))
+    config = 'import os, sys; print("my last words", file=sys.stderr, flush=True); os._exit(3)'
+    in_lab(f"mkdir -p ~/.jupyter; echo '{config}' >~/.jupyter/jupyter_server_config.py")
+    succeeded(make("stop_pylab"))
+    started = make("start_pylab")
+    assert started.returncode != 0
+    assert re.search(rf"^my last words\npyrlab: pylab did not start: .*{OWN}-pylab", started.stderr, re.MULTILINE)
