@@ -32,12 +32,16 @@ PIPPORT    ?= 3141                      # and its devpi server
 SAVE       ?=                           # yes: make proxies writes its parameters to local.mk
 RUNS       ?= 3                         # how often make bench measures, half an hour each
 
-# A value may be followed by blanks before its comment; what is exported has none. The environment's stays as it is:
-# a password may have a $ in it.
+# What the environment has stays as it is; elsewhere a $ that begins no $(…) and no ${…} is meant as it stands, too, as in
+# $HOME or a password. Blanks and quotation marks around a value are taken off where it is read (pyrlab/parameters.py).
 PARAMETERS := PORT RPORT TBPORT FILES TZ SHM PYTHONBASE BASE CRAN BIOC APTPROXY PIPPROXY PIPHOST http_proxy https_proxy \
-  no_proxy CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS A B APTPORT PIPPORT SAVE RUNS
+  no_proxy CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS P A B APTPORT PIPPORT SAVE RUNS
+parenthesis := $$(
+brace := $${
+meant = $(if $(findstring $(parenthesis),$(value $1))$(findstring $(brace),$(value $1)),$($1),$(subst $$$$,$$,$(value $1)))
 $(foreach name,$(PARAMETERS),$(if $(filter environment,$(origin $(name))),,\
-  $(eval export override $(name) := $$(strip $$($(name))))))
+  $(eval override $(name) := $$(call meant,$(name)))))
+export $(PARAMETERS)
 ifeq ($(TZ),)
 unexport TZ # for programs of this machine an empty one is UTC
 endif
@@ -57,10 +61,10 @@ doctor: ## Say what is missing on this machine, and the command that mends it
 	@$(RUN).doctor
 
 engine: ## Install and start a container engine from the distribution's packages
-	@pyrlab/engine.sh
+	@$(RUN).ready engine
 
 engine-ready:
-	@pyrlab/engine.sh ensure
+	@$(RUN).ready
 
 ##@ Work in a lab
 pylab: engine-ready ## Build what is missing, start JupyterLab for Python, open the browser
@@ -124,7 +128,7 @@ build_rbase: engine-ready ## Build rlab-base: r_debs.txt
 build_rlab: engine-ready ## Build rlab: r_packages.txt
 	@$(RUN).build rlab
 
-clean: engine-ready ## Remove pyrlab's images, containers, settings and build cache; never a notebook
+clean: ## Remove pyrlab's images, containers, settings and build cache; never a notebook
 	@$(RUN).clean
 
 ##@ Know what is inside
@@ -135,13 +139,13 @@ outdated: engine-ready ## List what an upgrade would change
 	@$(RUN).upgrade outdated
 
 upgrade: engine-ready ## Upgrade everything, or some: make upgrade P="pandas ggplot2"
-	@$(RUN).upgrade upgrade $(P)
+	@$(RUN).upgrade upgrade $$P
 
 manifest: engine-ready ## List the packages of the images: version, size, licence, why; make manifest P=numpy
-	@$(RUN).manifest show $(P)
+	@$(RUN).manifest show $$P
 
 diff: engine-ready ## Say what differs: make diff A=v1 B=latest, tags, images, archives or git revisions
-	@$(RUN).diff "$(A)" "$(B)"
+	@$(RUN).diff
 
 sbom: engine-ready ## Write the manifests as CycloneDX and SPDX into sbom/
 	@$(RUN).manifest sbom
@@ -174,4 +178,5 @@ bench: engine-ready .venv/ready ## Measure pyrlab beside the plain way, and writ
 	@PYTHONPATH=.:tests:tests/make .venv/bin/python bench/bench.py $(RUNS)
 
 .venv/ready: tests/requirements.txt tests/venv.sh
+	@$(RUN).ready checkout
 	@tests/venv.sh

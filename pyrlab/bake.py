@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pyrlab.docker import ROOT, Problem, docker
+from pyrlab.engine import fault
 from pyrlab.progress import Progress
 
 BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
@@ -88,8 +89,8 @@ def await_engine() -> None:
     for attempt in range(60):
         if subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
             return
-        if attempt == 5:
-            subprocess.run([ROOT / "pyrlab/engine.sh", "ensure"], stdin=subprocess.DEVNULL)
+        if attempt == 5 and (found := fault()) and found.absent:
+            subprocess.run([ROOT / "pyrlab/engine.sh"], stdin=subprocess.DEVNULL)
         time.sleep(1)
     raise Problem("the engine ended in the middle of a build, and has not come back; start it, then try again")
 

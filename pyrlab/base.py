@@ -49,8 +49,6 @@ def choose_python(refresh: bool = False) -> tuple[str, str]:
     the one that is locked, or that the present ones start from, unless `refresh` asks for the current one.
     """
     base, name = parameter("BASE", "auto"), parameter("PYTHONBASE", PYTHON)
-    if base not in ("auto", "registry", "debian"):
-        raise Problem(f"BASE={base} is none of auto, registry and debian")
     before = started_from(inspect("image", tag_of("pyrlab-base")))
     stays = before if before.partition("@")[0] == name else ""
     known = "" if refresh else locked_python(name) or stays

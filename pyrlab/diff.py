@@ -1,6 +1,6 @@
 """Say what differs between two builds (make diff A=… B=…).
 
-python3 -m pyrlab.diff A B      each a tag, of all images, an image, an archive of docker save, or a git revision
+A and B are each a tag, of all images, an image, an archive of docker save, or a git revision.
 
 A git revision has the lists of packages that were committed with it, but neither layers nor sizes.
 """
@@ -8,14 +8,13 @@ A git revision has the lists of packages that were committed with it, but neithe
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pyrlab import contents
 from pyrlab.build import INPUTS
 from pyrlab.contents import Manifest, Versions
-from pyrlab.docker import ROOT, Problem, inspect, run_main
+from pyrlab.docker import ROOT, Problem, inspect, parameter, run_main
 from pyrlab.dockerfile import PARENT
 from pyrlab.locks import Change, compare, table
 from pyrlab.table import megabytes
@@ -106,10 +105,11 @@ def heading(name: str, old: Build, new: Build, known: set[str], sizes: dict[str,
 
 def main() -> None:
     """Print what B has otherwise than A, of a child what its parent has not."""
-    before, after = map(sides, sys.argv[1:])
+    one, other = parameter("A", "HEAD"), parameter("B", "latest")
+    before, after = sides(one), sides(other)
     pairs = {name: (before[name], after[name]) for name in INPUTS if name in before and name in after}
     if not pairs:
-        raise Problem(f"{sys.argv[1]} has {', '.join(before)}, but {sys.argv[2]} has {', '.join(after)}")
+        raise Problem(f"{one} has {', '.join(before)}, but {other} has {', '.join(after)}")
     known = {layer for build in before.values() for layer in build.layers}
     sizes = contents.layer_sizes(
         *(new.image for old, new in pairs.values() if new.image and old.layers and not known.issuperset(new.layers))

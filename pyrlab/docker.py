@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TextIO
 
-ROOT = Path(__file__).resolve().parent.parent
+from pyrlab import parameters
+from pyrlab.engine import fault
+
+ROOT = parameters.ROOT
 CACHE = ROOT / ".cache"
 # Named files only: no .env, override or COMPOSE_FILE of the user's steers a lab.
 COMPOSE = ["docker", "compose", "--file", "compose.yaml", "--env-file", os.devnull, "--progress", "quiet"]
+
+# What the client says of a name where the engine is well.
+NONE = r"no such (image|container|volume|network|object)|network \S+ not found|invalid reference"
 
 
 class Problem(Exception):
     """What went wrong, where, and what to do, in one sentence for the user."""
 
 
-def run_main(main: Callable[[], None]) -> None:
-    """Run `main`; a Problem becomes one line on stderr and exit status 1."""
+def run_main(main: Callable[[], None], whatever: bool = False) -> None:
+    """Run `main` if the parameters are right, or `whatever` they are; a problem becomes one line and exit status 1."""
     try:
+        wrong = parameters.take()
+        if wrong and not whatever:
+            sys.exit("\n".join(f"pyrlab: {sentence}" for sentence in wrong.values()))
         main()
         sys.stdout.flush()
     except Problem as problem:
@@ -32,8 +43,22 @@ def run_main(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if unread(sys.stderr):  # which is written to while there is still something to do
             os._exit(141)  # as of what SIGPIPE ends; else a reader of stdout, as head or less, has seen enough
-    except KeyboardInterrupt:
+    except OSError as error:
+        sys.exit(f"pyrlab: {told(error)}")
+    except (KeyboardInterrupt, EOFError):  # EOFError: Ctrl-D where something is asked
         sys.exit(130)
+
+
+def told(error: OSError) -> str:
+    """One sentence on what the system has refused."""
+    if error.filename == "docker":
+        return str(fault() or error)
+    if isinstance(error, shutil.Error):  # of a whole folder: the first of those that could not be copied
+        _, place, why = error.args[0][0]
+        return f"{place} cannot be written: {why}"
+    place = f"{error.filename} cannot be used: " if error.filename else ""
+    more = "; df -h shows which disk is full" if error.errno == errno.ENOSPC else ""
+    return f"{place}{error.strerror or error}{more}"
 
 
 def unread(stream: TextIO) -> bool:
@@ -56,10 +81,16 @@ def tag_of(name: str) -> str:
 def docker(*arguments: str, check: bool = True) -> str:
     """The output of a docker command; raises Problem with its own last words where it fails."""
     run = subprocess.run(["docker", *arguments], capture_output=True, text=True)
-    if run.returncode and check:
-        words = (run.stderr or run.stdout).strip().splitlines()
-        raise Problem(f"docker {' '.join(arguments[:2])} failed: {words[-1] if words else run.returncode}")
+    if check and run.returncode:
+        raise failure(arguments, run)
     return run.stdout
+
+
+def failure(arguments: tuple[str, ...], run: subprocess.CompletedProcess[str]) -> Problem:
+    """Why a docker command has failed: what is wrong with the engine, or else its own last words."""
+    words = (run.stderr or run.stdout).strip().splitlines()
+    own = f"docker {' '.join(arguments[:2])} failed: {words[-1] if words else run.returncode}"
+    return Problem(str(fault() or own))
 
 
 def last_words(container: str) -> None:
@@ -77,10 +108,9 @@ def drop_image(identity: str) -> None:
 
 def inspect(kind: str, name: str) -> dict[str, Any] | None:
     """What the engine knows of an image, container or volume, None where there is none."""
-    try:
-        found: list[dict[str, Any]] = json.loads(docker(kind, "inspect", name))
-    except Problem as problem:
-        if "no such" not in str(problem).lower():
-            raise
-        return None
-    return found[0]
+    arguments = (kind, "inspect", name)
+    run = subprocess.run(["docker", *arguments], capture_output=True, text=True)
+    if run.returncode and not re.search(NONE, run.stderr, re.IGNORECASE):
+        raise failure(arguments, run)
+    found: list[dict[str, Any]] = json.loads(run.stdout or "[]")
+    return found[0] if found else None

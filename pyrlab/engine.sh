@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs and starts a container engine from the distribution's own packages: engine.sh [ensure].
-# Needs root or password-less sudo on Debian or Ubuntu; does nothing where an engine answers.
+# Installs and starts a container engine from the distribution's own packages: engine.sh [engine].
+# Needs root or password-less sudo on Debian or Ubuntu. Only where none answers, nor is anywhere else (pyrlab/ready.py).
 set -euo pipefail
 
-say() { printf 'engine: %s\n' "$*" >&2; }
+say() { printf 'pyrlab: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 answers() { as_root docker info >/dev/null 2>&1; }
@@ -55,11 +55,12 @@ PIN
   fi
 }
 
-# setsid: the engine outlives this script, make and the terminal.
-start_dockerd() { as_root sh -c 'setsid dockerd >>/var/log/dockerd.log 2>&1 </dev/null & echo $!'; }
+log=/var/log/dockerd.log
+# shellcheck disable=SC2016 # the inner shell expands these; setsid: the engine outlives this script, make and the terminal.
+start_dockerd() { as_root sh -c 'setsid dockerd >>"$0" 2>&1 </dev/null & echo $!' "$log"; }
 
 start_engine() {
-  local attempt dockerd=
+  local attempt since=$SECONDS dockerd=
   if [ -d /run/systemd/system ]; then
     as_root systemctl enable --now docker
   else
@@ -69,31 +70,22 @@ start_engine() {
     if answers; then return; fi
     # It gives up where reading what BuildKit has in its cache takes more than 10 s, as from a slow disk; by the next time
     # that is in memory. systemd starts it again by itself. A process that has ended has no exe, even if not yet reaped.
-    if [ -n "$dockerd" ] && ! as_root test -e "/proc/$dockerd/exe"; then dockerd=$(start_dockerd); fi
+    if [ -n "$dockerd" ] && ! as_root test -e "/proc/$dockerd/exe"; then
+      [ "$((SECONDS - since))" -gt 5 ] || die "the engine ends as soon as it is started: $(as_root tail -n 1 "$log")"
+      since=$SECONDS dockerd=$(start_dockerd)
+    fi
     sleep 0.5
   done
-  die "the engine did not answer within 60 s (tried $attempt times); look at /var/log/dockerd.log or journalctl -u docker"
+  die "the engine did not answer within 60 s (tried $attempt times); look at $log or journalctl -u docker"
 }
 
 docs=https://docs.docker.com/engine/install/
 may_install() { case "$ID" in debian | ubuntu) as_root true 2>/dev/null ;; *) false ;; esac; }
 
-# make engine says what it finds; `ensure`, which other targets run first, is silent where all is well.
-mode=${1:-install}
-if docker info >/dev/null 2>&1; then
-  [ "$mode" = ensure ] || say "an engine answers already: nothing to do"
-  exit 0
-fi
-if [ "${ENGINE:-}" = external ]; then
-  die "no container engine answers, and ENGINE=external forbids to start one here; check DOCKER_HOST or docker context"
-fi
-may_install || die "no container engine answers (docker info says why); install or start one as $docs says, then try again"
-if answers; then
-  die "the engine answers root only; add yourself with: sudo usermod -aG docker $(id -un), then log in again"
-fi
+may_install || die "no container engine answers; install or start one as $docs says, then try again"
 what="start the container engine"
 command -v dockerd >/dev/null || what="install the container engine from the packages of $PRETTY_NAME, and start it"
-if [ "$mode" = ensure ]; then
+if [ "${1:-}" != engine ]; then # which asks for it
   say "no container engine answers; about to $what"
   if [ -t 0 ]; then
     read -r -p "Go on? [Y/n] " answer

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from pyrlab.engine import FULL_DISK
+
 STEPS = [
     (r"rlab-debs \d+/\d+\] RUN", "R packages"),
     (r"library \d+/\d+\] RUN", "R packages that Debian lacks"),
@@ -186,10 +188,7 @@ class Progress:
         self.erase()
         texts = {key: "".join(self.output.get(key, [])) for key in self.errors}
         if FULL in "\n".join([*self.words, *self.errors.values(), *texts.values()]).lower():
-            return (
-                "the engine's disk is full: docker system df shows what takes room, docker buildx prune removes the "
-                "build cache; make room, then try again"
-            )
+            return str(FULL_DISK)
         for key, error in self.errors.items():
             text = texts[key]
             sentence = re.search(r"^pyrlab: (.*(?:\npyrlab: .*)*)$", text, re.MULTILINE)

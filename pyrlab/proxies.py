@@ -14,6 +14,7 @@ from pyrlab.bake import bake
 from pyrlab.base import bootstrap, choose_python
 from pyrlab.build import alone
 from pyrlab.docker import CACHE, COMPOSE, ROOT, Problem, parameter, run_main
+from pyrlab.engine import fault
 from pyrlab.online import bridge, build_environment, check, handing_on, lab_environment
 from pyrlab.progress import Progress
 
@@ -60,6 +61,8 @@ def compose(command: str, environment: dict[str, str], problem: str) -> None:
     arguments = [*COMPOSE, *command.split(), *SERVICES]
     run = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
     if run.returncode:
+        if found := fault():
+            raise Problem(str(found))
         raise Problem(problem.format((run.stderr.strip() or "Compose gives no reason").splitlines()[-1]))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pyrlab.engine import FULL_DISK
 from pyrlab.progress import Progress, documents, seconds_of
 
 IMAGES = ["pyrlab-base", "pylab", "rlab-base", "rlab"]
@@ -179,8 +180,9 @@ def test_a_step_is_shown_in_a_users_words(progress: Progress, name: str, image: 
         ),
         ("Segmentation fault\n", f"a build step failed (Python packages): {FAILED}", "Segmentation fault\n"),
         ("", f"the build failed: {FAILED}", ""),
+        ("dpkg: error: No space left on device\n", str(FULL_DISK), ""),
     ],
-    ids=["sentence", "two sentences", "sentence that points above", "other words", "no words"],
+    ids=["sentence", "two sentences", "sentence that points above", "other words", "no words", "full disk"],
 )
 def test_a_failed_build_says_why(
     progress: Progress, capsys: pytest.CaptureFixture[str], words: str, sentence: str, shown: str

@@ -128,10 +128,3 @@ def test_list_missing(checkout: Path) -> None:
     built = run_make(checkout, "build", TAG=TINY)
     assert built.returncode != 0
     assert "pyrlab: the list r_debs.txt is missing; an empty file is a valid list" in built.stderr
-
-
-def test_base_unknown(checkout: Path) -> None:
-    """A mistyped BASE is refused with the values that there are."""
-    built = run_make(checkout, "build", TAG=TINY, BASE="debain")
-    assert built.returncode != 0
-    assert "pyrlab: BASE=debain is none of auto, registry and debian" in built.stderr

@@ -131,7 +131,7 @@ def test_full_disk(clean: Clean) -> None:
     assert engine.run("sh", "-c", f"cd /var/lib/docker && {fill}", user="root").returncode == 0
     try:
         said = refusal(engine.make(checkout, "build_pylab", TAG=tag, **clean.parameters))
-        assert said.startswith("pyrlab: the engine's disk is full: ")
+        assert said.startswith("pyrlab: the engine's disk is full; ")
     finally:
         engine.run("rm", "/var/lib/docker/filler", user="root")
     assert layers(f"pylab:{tag}", engine.docker) == before

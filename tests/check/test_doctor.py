@@ -1,0 +1,195 @@
+"""What is wrong with a machine or a checkout is said by make doctor, and stops every other target with one sentence."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from checkout import ROOT, git
+from machine import copy_parts, files_of, make_path, type_make, write_script
+from servers import free_port
+
+NOWHERE = "tcp://127.0.0.1:1"
+CLIENT = pytest.mark.skipif(shutil.which("docker") is None, reason="these need a docker client, but no engine")
+TARGETS = ("start_pylab", "lock", "engine", "list", "stop_rlab", "clean", "stop_proxies")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout that a test may spoil."""
+    return copy_parts(tmp_path / "pyrlab")
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[str]:
+    """A PATH on which an engine waits to be started by mistake, and is not."""
+    (tmp_path / "bin").mkdir()
+    write_script(tmp_path / "bin/dockerd", f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    yield f"{tmp_path}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    assert not (tmp_path / "started").exists()
+
+
+def check(checkout: Path, sentence: str, *targets: str, **environment: str) -> None:
+    """Make doctor says what is wrong and what mends it; each of the targets says the same, and nothing is made."""
+    before = files_of(checkout)
+    ports = {name: str(free_port()) for name in ("PORT", "RPORT", "TBPORT")}
+    doctor = type_make(checkout, "doctor", **ports, **environment)
+    found, _, mend = sentence.partition("; ")
+    assert re.search(rf"^--  \S+ +{re.escape(found)}\n +mend: {re.escape(mend)}$", doctor.stdout, re.MULTILINE), (
+        doctor.stdout + doctor.stderr
+    )
+    assert doctor.returncode != 0
+    for target in targets:
+        run = type_make(checkout, target, **environment)
+        assert run.stderr.splitlines()[0] == f"pyrlab: {sentence}", target
+        assert run.returncode != 0, target
+    assert files_of(checkout) == before
+
+
+@CLIENT
+def test_wrong_address(checkout: Path, started: str) -> None:
+    """Where DOCKER_HOST leads nowhere, it is named, and no engine is started beside the one that it should name."""
+    mend = "correct it, or for this machine's own engine type: unset DOCKER_HOST"
+    sentence = f"no engine answers at DOCKER_HOST={NOWHERE}; {mend}"
+    check(checkout, sentence, *TARGETS, DOCKER_HOST=NOWHERE, PATH=started)
+
+
+@CLIENT
+def test_context_without_an_engine(
+    checkout: Path, started: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Docker Desktop was removed, or does not run, its context is named with the way back."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    address = f"unix://{tmp_path}/desktop.sock"
+    create = ["docker", "context", "create", "desktop-linux", f"--docker=host={address}"]
+    subprocess.run(create, check=True, capture_output=True)
+    subprocess.run(["docker", "context", "use", "desktop-linux"], check=True, capture_output=True)
+    mend = "start that one, or for this machine's own engine type: docker context use default"
+    sentence = f"no engine answers in the docker context desktop-linux ({address}); {mend}"
+    check(checkout, sentence, "build", "list", PATH=started)
+
+
+@CLIENT
+def test_context_that_is_gone(checkout: Path, started: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context that is in use but is there no more is named, wherever it was chosen."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    (tmp_path / "config.json").write_text(json.dumps({"currentContext": "desktop-linux"}))
+    sentence = "there is no docker context desktop-linux, which is in use; for this machine's own engine type: {}"
+    check(checkout, sentence.format("docker context use default"), "engine-ready", "url_pylab", PATH=started)
+    typed = "unset DOCKER_CONTEXT; docker context use default"
+    check(checkout, sentence.format(typed), "engine-ready", "stop", DOCKER_CONTEXT="desktop-linux", PATH=started)
+
+
+def test_no_docker_command(checkout: Path, tmp_path: Path) -> None:
+    """A machine without docker is told what gets it, by what only looks, too."""
+    path = str(make_path(tmp_path / "bin"))
+    for target in ("list", "stop_pylab", "url_pylab", "clean"):
+        said = type_make(checkout, target, PATH=path).stderr
+        assert "there is no docker command; " in said, target
+    doctor = type_make(checkout, "doctor", PATH=path).stdout
+    assert re.search(
+        r"^--  engine +.*there is no docker command\n +mend: (make engine |install docker-cli)", doctor, re.MULTILINE
+    )
+
+
+def test_windows_line_ends(checkout: Path) -> None:
+    """A checkout from Windows is known as such, though none of its scripts run; what is said mends it."""
+    git(checkout, "init", "--quiet")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "--message=all")
+    for path in files_of(checkout):
+        if (checkout / path).is_file() and not path.startswith(".git"):
+            content = (checkout / path).read_bytes()
+            (checkout / path).write_bytes(content.replace(b"\n", b"\r\n"))
+    found = r"docker/\S+ has Windows' line ends \(CRLF\), with which nothing runs in a container"
+    for target in ("engine-ready", ".venv/ready"):
+        said = type_make(checkout, target).stderr
+        assert re.match(rf"pyrlab: {found}; git grep ", said), target
+    doctor = re.search(
+        rf"^--  checkout +{found}\n +mend: (.*) gives every file", type_make(checkout, "doctor").stdout, re.MULTILINE
+    )
+    assert doctor
+    subprocess.run(doctor[1], shell=True, cwd=checkout, check=True)
+    assert "CRLF" not in type_make(checkout, "doctor").stdout
+    assert git(checkout, "status", "--porcelain") == ""
+
+
+def test_checkout_on_windows(tmp_path: Path) -> None:
+    """Git of Windows, which turns line ends round by itself, leaves those of a checkout alone."""
+    for name in ("Makefile", "requirements.txt", ".gitattributes", "pyrlab/engine.sh"):
+        (tmp_path / "origin" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / "origin" / name)
+    git(tmp_path / "origin", "init", "--quiet")
+    git(tmp_path / "origin", "add", ".")
+    git(tmp_path / "origin", "commit", "--quiet", "--message=all")
+    git(tmp_path, "clone", "--quiet", "--config=core.autocrlf=true", "origin", "copy")
+    assert b"\r" not in (tmp_path / "copy/pyrlab/engine.sh").read_bytes() + (tmp_path / "copy/Makefile").read_bytes()
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Let nobody write in a folder: root only where the whole of a file system is read-only."""
+    folder.chmod(0o555)
+    mount = os.getuid() == 0
+    if mount:
+        subprocess.run(["mount", "--bind", folder, folder], check=True)
+        subprocess.run(["mount", "--options=remount,bind,ro", folder], check=True)
+    try:
+        yield
+    finally:
+        if mount:
+            subprocess.run(["umount", folder], check=True)
+        folder.chmod(0o755)
+
+
+def test_read_only(checkout: Path) -> None:
+    """Who may not write in a checkout is told before anything is tried."""
+    with read_only(checkout):
+        sentence = f"{checkout} is read-only, or not yours to write in; clone pyrlab where you may write"
+        check(checkout, sentence, "engine-ready", ".venv/ready")
+
+
+def test_old_python(checkout: Path) -> None:
+    """Whatever is typed, a Python that is too old is named with what it should be."""
+    first = (checkout / "pyrlab/__init__.py").read_text()
+    ast.parse(first, feature_version=(3, 3))
+    (checkout / "pyrlab/__init__.py").write_text(
+        first.replace("import sys\n", "import sys\n\nsys.version_info = (3, 9, 6)\n")
+    )
+    sentence = f"pyrlab: pyrlab needs Python 3.11 or later; this is 3.9.6 ({sys.executable}); "
+    for target in ("help", "doctor", "list", "build_pylab", ".venv/ready"):
+        run = type_make(checkout, target)
+        assert run.stderr.startswith(sentence), target
+        assert run.returncode != 0
+        assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("work", "sentence"),
+    [
+        ("open('/nowhere/at/all', 'w')", "/nowhere/at/all cannot be used: No such file or directory"),
+        ("Path('/dev/full').write_text('much')", "No space left on device; df -h shows which disk is full"),
+        ("shutil.copytree('pyrlab', '/dev/null/x')", "/dev/null/x cannot be used: Not a directory"),
+        ("subprocess.run(['ssh-of-no-kind'])", "ssh-of-no-kind cannot be used: No such file or directory"),
+        ("raise EOFError", ""),
+    ],
+)
+def test_no_traceback(work: str, sentence: str) -> None:
+    """What the system refuses is one sentence with the file and the reason."""
+    imports = "import shutil, subprocess\nfrom pathlib import Path\nfrom pyrlab.docker import run_main"
+    program = f"{imports}\ndef work():\n    {work}\nrun_main(work)"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert run.stderr == (f"pyrlab: {sentence}\n" if sentence else "")
+    assert run.returncode != 0

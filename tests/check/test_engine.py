@@ -1,0 +1,112 @@
+"""An engine is installed and started only where there is none, and where it may be."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from checkout import ROOT
+from machine import make_path, write_script
+from pyrlab import engine
+
+BOTH = [{"Name": "buildx", "Version": "v0.13.1"}, {"Name": "compose", "Version": "v2.26.1"}]
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """PATH of a machine without an engine, and without its socket."""
+    folder = make_path(tmp_path / "bin", "cat", "seq", "sleep", "test", "true", "uname")
+    monkeypatch.setattr(engine, "SOCKET", str(tmp_path / "docker.sock"))
+    monkeypatch.setenv("PATH", str(folder))
+    for name in ("ENGINE", "DOCKER_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def test_nothing_there(path: Path) -> None:
+    """Where there is nothing at all, an engine may be installed."""
+    found = engine.fault()
+    assert found
+    assert found.absent
+    assert str(found) == "there is no docker command; make engine installs and starts one on Debian and Ubuntu"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ENGINE", "external", "ENGINE=external forbids to install or start one here: check DOCKER_HOST and "),
+        ("DOCKER_HOST", "ssh://server", "DOCKER_HOST names an engine elsewhere: install its client, see "),
+    ],
+)
+def test_not_to_be_installed(path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    """Where an engine is elsewhere, none is installed here."""
+    monkeypatch.setenv(name, value)
+    found = engine.fault()
+    assert found
+    assert not found.absent
+    assert found.mend.startswith(said)
+
+
+def test_another_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS nothing is installed, and what people have there is named."""
+    monkeypatch.setattr("sys.platform", "darwin")
+    found = engine.fault()
+    assert found
+    assert not found.absent
+    assert found.mend.startswith("start Docker Desktop or what else you have, or install one, see https://")
+
+
+@pytest.mark.parametrize(
+    ("plugins", "said"),
+    [
+        (BOTH[1:], "docker has no Buildx; install docker-buildx, or of Docker's own packages docker-buildx-plugin"),
+        (BOTH[:1], "docker has no Compose; install docker-compose, on Ubuntu docker-compose-v2, or of Docker's own "),
+        ([], "docker has no Buildx; "),
+    ],
+)
+def test_parts_missing(plugins: list[dict[str, str]], said: str) -> None:
+    """A client without Buildx or Compose is told which package has it."""
+    info = {"ServerVersion": "28.5.2", "ClientInfo": {"Plugins": plugins}}
+    assert str(engine.illness(info)).startswith(said)
+
+
+def test_engine_elsewhere() -> None:
+    """An engine on another machine is not blamed for what this one lacks."""
+    info = {"ServerVersion": "28.5.2", "Name": "elsewhere", "DockerRootDir": "/", "ClientInfo": {"Plugins": BOTH}}
+    assert engine.illness(info) is None
+
+
+def run_script(path: Path) -> subprocess.CompletedProcess[str]:
+    """Run the script that installs, as make does."""
+    environment = {"PATH": str(path)}
+    return subprocess.run(
+        [ROOT / "pyrlab/engine.sh"], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+
+def test_no_root(path: Path) -> None:
+    """Who has neither root nor sudo reads how to get an engine elsewhere, and nothing is tried."""
+    write_script(path / "id", "#!/bin/sh\necho 1000\n")
+    run = run_script(path)
+    said = "no container engine answers; install or start one as https://docs.docker.com/engine/install/ says"
+    assert (run.returncode, run.stderr) == (1, f"pyrlab: {said}, then try again\n")
+
+
+@pytest.mark.skipif(
+    not Path("/etc/debian_version").exists() or Path("/run/systemd/system").exists(),
+    reason="this needs Debian or Ubuntu without systemd",
+)
+def test_engine_that_ends(path: Path, tmp_path: Path) -> None:
+    """An engine that ends as soon as it is started is started once, and its last word is shown."""
+    write_script(path / "id", "#!/bin/sh\necho 0\n")
+    write_script(path / "docker", "#!/bin/sh\nexit 1\n")
+    write_script(path / "setsid", f'#!/bin/sh\necho start >>{tmp_path}/starts\nexec "$@"\n')
+    write_script(path / "dockerd", "#!/bin/sh\necho failed to start daemon: no such thing >&2\nexit 1\n")
+    (path / "sh").unlink()  # which writes, as tail reads, the log of this machine's engine
+    write_script(path / "sh", f'#!/bin/sh\nexec /bin/sh "$1" "$2" {tmp_path}/log\n')
+    write_script(path / "tail", f"#!/bin/sh\nexec cat {tmp_path}/log\n")
+    run = run_script(path)
+    assert "pyrlab: the engine ends as soon as it is started: failed to start daemon: no such thing\n" in run.stderr
+    assert (tmp_path / "starts").read_text() == "start\n"

@@ -1,0 +1,133 @@
+"""Parameters as people write them are taken as they are meant, or refused before anything is made."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from checkout import ROOT, Run
+from machine import copy_parts, files_of, make_path, type_make, write_script
+from pyrlab import parameters
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+HOME = Path.home()
+SPELLINGS = [
+    ("FILES", '"/srv/data/My Notebooks"', "/srv/data/My Notebooks"),
+    ("FILES", "'/srv/data/My Notebooks'", "/srv/data/My Notebooks"),
+    ("FILES", r"/srv/data/My\ Notebooks", "/srv/data/My Notebooks"),
+    ("FILES", "/srv/data/two  blanks", "/srv/data/two  blanks"),
+    ("FILES", "/srv/data/Ada's notebooks", "/srv/data/Ada's notebooks"),
+    ("FILES", "  /srv/data/notebooks ", "/srv/data/notebooks"),
+    ("FILES", "~/notes", f"{HOME}/notes"),
+    ("FILES", "$HOME/notes", f"{HOME}/notes"),
+    ("FILES", '"$HOME/My Notes"', f"{HOME}/My Notes"),
+    ("FILES", "notebooks", f"{ROOT}/notebooks"),
+    ("FILES", "./new", f"{ROOT}/new"),
+    ("CACERT", '"~/company ca.pem"', f"{HOME}/company ca.pem"),
+    ("TAG", '"v1.2"', "v1.2"),
+    ("PROJECT", "' course-2 '", "course-2"),
+    ("PORT", '"8890"', "8890"),
+    ("https_proxy", "http://ada:pa$word@proxy:3128", "http://…@proxy:3128"),
+]
+REFUSED = [
+    ("TAG", "feature/x", "TAG=feature/x cannot be the tag of images; "),
+    ("TAG", "my tag", "TAG=my tag cannot be the tag of images; "),
+    ("TAG", "-x", "TAG=-x cannot be the tag of images; "),
+    ("PROJECT", "my project", "PROJECT=my project cannot be the prefix of containers; "),
+    ("PROJECT", "Course", "PROJECT=Course cannot be the prefix of containers; "),
+    ("PORT", "notanumber", "PORT=notanumber is no port number; choose one from 1024 to 65535"),
+    ("RPORT", "65536", "RPORT=65536 is no port number; "),
+    ("TBPORT", "6006x", "TBPORT=6006x is no port number; "),
+    ("APTPORT", "0", "APTPORT=0 is no port number; "),
+    ("PIPPORT", "3141 3142", "PIPPORT=3141 3142 is no port number; "),
+    ("BASE", "debain", "BASE=debain is none of auto, registry and debian"),
+    ("ENGINE", "extern", "ENGINE=extern is no engine that pyrlab knows of; it may be external, or empty"),
+    ("SAVE", "maybe", "SAVE=maybe is neither yes nor no"),
+    ("HOST", "-oProxyCommand=x", "HOST=-oProxyCommand=x is no server; "),
+    ("PYTHONBASE", "python 3.14", "PYTHONBASE=python 3.14 is no name of an image; "),
+    ("FILES", "mynotes", "FILES=mynotes is no full path; "),
+    ("FILES", '"/srv/My Notebooks', 'FILES="/srv/My Notebooks is no full path; '),
+    ("FILES", "~nobody-of-that-name/x", "FILES=~nobody-of-that-name/x is no full path; "),
+    ("FILES", "/srv/$NOWHERE/x", "FILES=/srv/$NOWHERE/x cannot be: $NOWHERE is not set"),
+    ("APTPROXY", "http://ada:secret@proxy 3142", "APTPROXY has a blank or a quotation mark in it"),
+]
+
+
+def typed(way: str, checkout: Path, target: str, name: str, value: str, path: Path | None = None) -> Run:
+    """Type make with a parameter in one of the three ways."""
+    (checkout / "local.mk").unlink(missing_ok=True)
+    environment = {"PATH": str(path)} if path else {}
+    if way == "local.mk":
+        (checkout / "local.mk").write_text(f"{name} = {value}\n")
+    elif way == "environment":
+        environment[name] = value
+    words = [f"{name}={value}"] if way == "command line" else []
+    return type_make(checkout, target, *words, **environment)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with a local.mk of its own."""
+    return copy_parts(tmp_path_factory.mktemp("parameters") / "pyrlab")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A machine without an engine."""
+    return make_path(tmp_path_factory.mktemp("path") / "bin")
+
+
+@pytest.mark.parametrize("way", ["local.mk", "environment", "command line"])
+def test_meant(way: str, checkout: Path) -> None:
+    """What quotation marks, ~, $HOME, a backslash and blanks mean in a shell they mean wherever a value is written."""
+    for name, value, meant in SPELLINGS:
+        shown = typed(way, checkout, "help", name, value).stdout
+        found = re.search(rf"^  {name} .* \[(.*)\]$", shown, re.MULTILINE)
+        assert found
+        assert found[1] == meant.replace(str(ROOT), str(checkout)), value
+
+
+@pytest.mark.parametrize("way", ["local.mk", "environment", "command line"])
+def test_refused(way: str, checkout: Path, path: Path) -> None:
+    """A value that can be nothing is refused with what is allowed, before anything else is said or made."""
+    before = files_of(checkout) | {"local.mk"}
+    for name, value, said in REFUSED:
+        run = typed(way, checkout, "start_pylab", name, value, path)
+        assert run.stderr.startswith(f"pyrlab: {said}"), value
+        assert run.returncode != 0
+        assert "secret" not in run.stdout + run.stderr
+        assert files_of(checkout) | {"local.mk"} == before, value
+
+
+def test_every_target_refuses(checkout: Path, path: Path) -> None:
+    """Whatever is typed, also what builds nothing, says that a value can be nothing."""
+    for target in ("build", "lock", "list", "url_pylab", "stop", "clean", "manifest", "proxies", "engine", "tunnel"):
+        run = typed("command line", checkout, target, "PROJECT", "my project", path)
+        assert run.stderr.startswith("pyrlab: PROJECT=my project cannot be"), target
+
+
+def test_all_at_once(checkout: Path, path: Path) -> None:
+    """Who has written several wrong ones reads of all."""
+    run = type_make(checkout, "build", "TAG=a b", "PORT=x", PATH=str(path))
+    assert re.findall(r"^pyrlab: (\S+=\S+)", run.stderr, re.MULTILINE) == ["PORT=x", "TAG=a"]
+
+
+@pytest.mark.parametrize("way", ["local.mk", "environment", "command line"])
+def test_passwords(way: str, checkout: Path, tmp_path: Path) -> None:
+    """A password with a $ in it reaches the builds as it was written."""
+    path = make_path(tmp_path / "bin")
+    (path / "python3").unlink()
+    write_script(path / "python3", '#!/bin/sh\nprintf "%s\\n" "$https_proxy"\n')
+    for password in ("pa$word", "$1", "a'b\"c"):
+        address = f"http://ada:{password}@proxy:3128"
+        assert typed(way, checkout, "help", "https_proxy", address, path).stdout.strip() == address
+
+
+def test_every_parameter_is_looked_at() -> None:
+    """No parameter is forgotten, neither where make hands them on nor where they are read."""
+    known = set(re.findall(r"^(\w+)\s*\?=", MAKEFILE, re.MULTILINE))
+    exported = re.search(r"^PARAMETERS := ((?:.*\\\n)*.*)$", MAKEFILE, re.MULTILINE)
+    assert exported
+    assert set(exported[1].replace("\\\n", " ").split()) == known == set(parameters.NAMES)
