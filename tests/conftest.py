@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -37,15 +38,24 @@ from checkout import (
     write_lists,
 )
 from host import Host, run_host
+from left import left_behind
 from pyrlab import base, build
 from servers import Squid, free_port, serve_files, serve_squid
 
 # A background job of a script ignores Ctrl-C and hands that down to what it starts; here some test types it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LEFT = pytest.StashKey[list[str]]()
 
 # One worker runs the modules that share another machine.
-ON_ONE_HOST = ("test_interrupted", "test_ordinary_user", "test_proxies", "test_reproducible", "test_uninstall")
+ON_ONE_HOST = (
+    "test_ill_engine",
+    "test_interrupted",
+    "test_ordinary_user",
+    "test_proxies",
+    "test_reproducible",
+    "test_uninstall",
+)
 
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
@@ -70,12 +80,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     )
     for reason, count in reasons.items():
         terminalreporter.write_line(f"NOT RUN: {count} tests: {reason}", yellow=True, bold=True)
+    for thing in terminalreporter.config.stash.get(LEFT, []):
+        terminalreporter.write_line(f"LEFT BEHIND: {thing}", red=True, bold=True)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Remove the tiny images, once no worker needs them any more."""
-    if not hasattr(session.config, "workerinput") and any("tiny" in argument for argument in session.config.args):
+    """Remove the tiny images, once no worker needs them any more; fail where anything else is left on the engine."""
+    if hasattr(session.config, "workerinput") or shutil.which("docker") is None:
+        return
+    if any("tiny" in argument for argument in session.config.args):
         remove_images(CHANGED, TINY)
+    session.config.stash[LEFT] = left_behind()
+    if session.config.stash[LEFT]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

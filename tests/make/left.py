@@ -1,0 +1,31 @@
+"""What tests leave on the user's engine: nothing but the default images and what builds and caches keep."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from checkout import CHANGED, MINE, NAMES, ROOT, TAG, TINY
+
+BRIDGE = Path("/sys/class/net/docker0")  # a second engine on this machine would take it away
+HAD_BRIDGE = BRIDGE.exists()
+CHECKOUT = '{{.Label "org.pyrlab.checkout"}}'
+LISTS = {
+    "container": ("ps", "--all", f"--format={{{{.Names}}}}\t{CHECKOUT}"),
+    "volume": ("volume", "ls", f"--format={{{{.Name}}}}\t{CHECKOUT}"),
+    "network": ("network", "ls", f"--format={{{{.Name}}}}\t{CHECKOUT}"),
+    "image": ("image", "ls", "--format={{.Repository}}:{{.Tag}}\t"),
+}
+STAYS = {f"pyrlab_tag_{TAG}", "pyrlab_proxies"}
+SHARED = {f"{name}:{tag}" for name in NAMES for tag in (TINY, CHANGED)}  # of runs of several lanes
+
+
+def left_behind() -> list[str]:
+    """What bears the name that this checkout's tests give, or is this checkout's own; and a bridge that is gone."""
+    found = [] if BRIDGE.exists() or not HAD_BRIDGE else ["the engine's bridge docker0 is gone"]
+    for kind, command in LISTS.items():
+        listed = subprocess.run(["docker", *command], capture_output=True, text=True).stdout
+        for name, _, checkout in (line.partition("\t") for line in listed.splitlines()):
+            if (f"-{MINE}" in name or checkout == str(ROOT)) and name not in STAYS | SHARED:
+                found.append(f"{kind} {name}")
+    return found

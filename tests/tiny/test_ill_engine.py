@@ -1,0 +1,150 @@
+"""An engine that is ill, full, or does not talk to a user is known as such, and what is said mends it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from checkout import Run
+from host import Host
+from machine import copy_parts
+
+SOCKET, AWAY = "/run/docker.sock", "/run/docker-away.sock"
+FILL = "/var/lib/docker/fill"
+
+
+@pytest.fixture(scope="module")
+def checkout(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Her checkout."""
+    return host.adopt(copy_parts(tmp_path_factory.mktemp("ill") / "pyrlab"), "ill")
+
+
+def as_root(host: Host, script: str) -> str:
+    """What a script of root's prints there."""
+    done = host.run("bash", "-euc", script, user="root")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def wait_for_engine(host: Host) -> None:
+    """Wait until the engine there answers, and has its bridge."""
+    deadline = time.monotonic() + 60
+    while host.run("sh", "-c", "docker info && ip link show docker0").returncode:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@contextmanager
+def without_bridge(host: Host) -> Iterator[None]:
+    """Take the engine's bridge away, as a second engine does; a restart brings it back."""
+    as_root(host, "ip link delete docker0")
+    try:
+        yield
+    finally:
+        as_root(host, "kill $(cat /run/docker.pid); while [ -e /run/docker.pid ]; do sleep 0.1; done")
+        wait_for_engine(host)
+
+
+@contextmanager
+def full(host: Host) -> Iterator[None]:
+    """Fill the engine's disk, of which no block is written."""
+    as_root(host, f"fallocate -l $(($(stat -f -c '%a * %S' /var/lib/docker) - 20000000)) {FILL}")
+    try:
+        yield
+    finally:
+        as_root(host, f"rm {FILL}")
+
+
+@contextmanager
+def closed(host: Host) -> Iterator[None]:
+    """Let the engine answer nobody but root."""
+    as_root(host, f"chmod 600 {SOCKET}")
+    try:
+        yield
+    finally:
+        as_root(host, f"chmod 660 {SOCKET}")
+
+
+@contextmanager
+def moved(host: Host) -> Iterator[None]:
+    """Let the engine answer elsewhere, as a docker context says."""
+    as_root(host, f"mv {SOCKET} {AWAY}")
+    host.run("docker", "context", "create", "desktop-linux", f"--docker=host=unix://{AWAY}")
+    try:
+        yield
+    finally:
+        host.run("docker", "context", "rm", "desktop-linux")
+        as_root(host, f"mv {AWAY} {SOCKET}")
+
+
+@contextmanager
+def absent(host: Host) -> Iterator[None]:
+    """Let no engine answer at all."""
+    as_root(host, f"mv {SOCKET} {AWAY}")
+    try:
+        yield
+    finally:
+        as_root(host, f"mv {AWAY} {SOCKET}")
+
+
+ILLNESSES: list[tuple[Callable[[Host], AbstractContextManager[None]], str, str]] = [
+    (
+        without_bridge,
+        "the engine's bridge docker0 is gone, without which no build gets online",
+        "restart the engine: sudo systemctl restart docker, or as it is started here",
+    ),
+    (
+        full,
+        "the engine's disk is full",
+        "docker system df shows what takes room, docker buildx prune removes the build cache",
+    ),
+    (
+        closed,
+        "the engine at unix:///var/run/docker.sock answers root and the group docker only",
+        re.escape('sudo usermod -aG docker "$USER", and then newgrp docker or log in again'),
+    ),
+    (
+        moved,
+        "no engine answers at unix:///var/run/docker.sock, but one does in the docker context desktop-linux",
+        "docker context use desktop-linux",
+    ),
+]
+
+
+@pytest.mark.parametrize(("illness", "found", "mend"), ILLNESSES, ids=[each[0].__name__ for each in ILLNESSES])
+def test_illness(
+    illness: Callable[[Host], AbstractContextManager[None]], found: str, mend: str, host: Host, checkout: Path
+) -> None:
+    """Make doctor says what it is and what mends it; what would build stops with the same sentence."""
+    with illness(host):
+        doctor = host.make(checkout, "doctor")
+        assert re.search(rf"^--  \w+ +{found}\n +mend: {mend}$", doctor.stdout, re.MULTILINE), doctor.stdout
+        for target in ("build", "start_pylab"):
+            assert re.match(rf"pyrlab: {found}; {mend}\n", host.make(checkout, target).stderr), target
+    assert sentence(host.make(checkout, "engine")) == "pyrlab: an engine answers already: nothing to do"
+
+
+def sentence(run: Run) -> str:
+    """What make says first of all."""
+    return run.stderr.splitlines()[0]
+
+
+def test_no_engine(host: Host, checkout: Path) -> None:
+    """Who has no root is not asked whether to start an engine; who says external has none started."""
+    with absent(host):
+        engines = "grep -lx dockerd /proc/[0-9]*/comm"
+        [before] = as_root(host, engines).split()
+        assert sentence(host.make(checkout, "build")).startswith(
+            "pyrlab: no container engine answers; install or start one as https://docs.docker.com/engine/install/ says"
+        )
+        assert sentence(host.make(checkout, "list")) == (
+            "pyrlab: no container engine answers; make engine installs and starts one on Debian and Ubuntu"
+        )
+        external = host.run("make", "--no-print-directory", "build", "ENGINE=external", cwd=checkout, user="root")
+        assert sentence(external).startswith("pyrlab: no container engine answers; ENGINE=external forbids to ")
+        assert as_root(host, engines).split() == [before]
