@@ -22,7 +22,7 @@ PLUGINS = {
     "buildx": "install docker-buildx, or of Docker's own packages docker-buildx-plugin",
     "compose": "install docker-compose, on Ubuntu docker-compose-v2, or of Docker's own packages docker-compose-plugin",
 }
-FULL = 100e6  # bytes that are left on a full disk
+FULL = 10e6  # bytes that are left on a full disk
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ def fault() -> Finding | None:
             return Finding("engine", f"an engine is at {SOCKET}, but there is no docker command", "install docker-cli")
         return absent("there is no docker command")
     info = engine_info()
+    if "host" in info:
+        what = "the docker command is Podman's, which has no Buildx to build with"
+        return Finding("engine", what, f"install Docker as {INSTALL} says")
     return illness(info) if info.get("ServerVersion") else no_answer()
 
 
@@ -82,7 +85,7 @@ def no_answer() -> Finding:
     """Why no engine answers: one that does not talk to this user, a wrong address, one that is ill, none at all."""
     address = output("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}") or ""
     refused = knock(address)
-    if isinstance(refused, PermissionError):
+    if isinstance(refused, PermissionError) and address == f"unix://{SOCKET}":
         what = f"the engine at {address} answers root and the group docker only"
         return Finding("engine", what, 'sudo usermod -aG docker "$USER", and then newgrp docker or log in again')
     if found := wrong_address(address):
@@ -105,7 +108,7 @@ def wrong_address(address: str) -> Finding | None:
         return None
     back = f"{'unset DOCKER_CONTEXT; ' * ('DOCKER_CONTEXT' in os.environ)}docker context use default"
     if not address:
-        return Finding("engine", f"there is no docker context {context}, which is in use", f"{OWN}: {back}")
+        return Finding("engine", f"docker uses the context {context}, which does not exist", f"{OWN}: {back}")
     there = f"no engine answers in the docker context {context} ({address})"
     return Finding("engine", there, f"start that one, or {OWN}: {back}")
 

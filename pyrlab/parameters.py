@@ -38,7 +38,7 @@ RULES: dict[str, tuple[Callable[[str], bool], str]] = {
         "the last two, as in PROJECT=mine",
     ),
     "BASE": (like("auto|registry|debian"), "is none of auto, registry and debian"),
-    "ENGINE": (like("external"), "is no engine that pyrlab knows of; it may be external, or empty"),
+    "ENGINE": (like("external"), "is neither external nor empty"),
     "SAVE": (like("yes|no"), "is neither yes nor no"),
     "RUNS": (like(r"[1-9]\d*"), "is no number"),
     "PYTHONBASE": (like(r"[\w./:@-]+"), "is no name of an image; write it as in PYTHONBASE=python:3.14-slim-trixie"),
@@ -50,7 +50,7 @@ NAMES = tuple(dict.fromkeys((*RULES, *PATHS, *ADDRESSES, *OTHERS)))
 def take() -> dict[str, str]:
     """Put the parameters into the environment as they are meant, for all that is started from here.
 
-    Returns those that mean nothing, each with a sentence on it.
+    Returns those that cannot be right, each with a sentence on it.
     """
     wrong = {}
     for name in NAMES:
@@ -86,16 +86,16 @@ def is_folder(path: str) -> bool:
 
 
 def wrong_with(name: str, value: str) -> str:
-    """A sentence on a parameter that is nothing; empty where it may be what it is."""
+    """A sentence on a parameter that cannot be right; empty where it may be."""
     if not value:
         return ""
     if name in ADDRESSES:
-        wrong = re.search(r"[\s\"'`]", value)
-        return f"{name} has a blank or a quotation mark in it, which no address has" if wrong else ""
+        wrong = re.search(r"""\s|^["'`]|["'`]$""", value)
+        return f"{name} has a blank in it, or a quotation mark at one end, which no address has" if wrong else ""
     if not value.isprintable():
-        return f"{name}={value!r} has a sign in it that cannot be printed"
+        return f"{name}={value!r} has a character in it that cannot be printed"
     if name in PATHS and (unset := re.search(r"\$\w+|\$\{\w+\}", value)):
-        return f"{name}={value} cannot be: {unset[0]} is not set"
+        return f"{name}={value} cannot be right: {unset[0]} is not set"
     if name == "FILES" and not value.startswith("/"):
         return f"FILES={value} is no full path; write it from / or ~ on, or from ./ for a folder of this checkout"
     allowed, said = RULES.get(name, (lambda value: True, ""))

@@ -86,7 +86,7 @@ def test_context_that_is_gone(checkout: Path, started: str, tmp_path: Path, monk
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     (tmp_path / "config.json").write_text(json.dumps({"currentContext": "desktop-linux"}))
-    sentence = "there is no docker context desktop-linux, which is in use; for this machine's own engine type: {}"
+    sentence = "docker uses the context desktop-linux, which does not exist; for this machine's own engine type: {}"
     check(checkout, sentence.format("docker context use default"), "engine-ready", "url_pylab", PATH=started)
     typed = "unset DOCKER_CONTEXT; docker context use default"
     check(checkout, sentence.format(typed), "engine-ready", "stop", DOCKER_CONTEXT="desktop-linux", PATH=started)

@@ -58,6 +58,17 @@ def test_another_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.mend.startswith("start Docker Desktop or what else you have, or install one, see https://")
 
 
+def test_podman(path: Path) -> None:
+    """Where docker is another name of Podman's, nothing is started, and what is missing is named."""
+    write_script(path / "docker", """#!/bin/sh\necho '{"host": {"os": "linux"}, "version": {"Version": "5.4.2"}}'\n""")
+    found = engine.fault()
+    assert found
+    assert not found.absent
+    assert str(found).startswith(
+        "the docker command is Podman's, which has no Buildx to build with; install Docker as "
+    )
+
+
 @pytest.mark.parametrize(
     ("plugins", "said"),
     [

@@ -43,15 +43,15 @@ REFUSED = [
     ("APTPORT", "0", "APTPORT=0 is no port number; "),
     ("PIPPORT", "3141 3142", "PIPPORT=3141 3142 is no port number; "),
     ("BASE", "debain", "BASE=debain is none of auto, registry and debian"),
-    ("ENGINE", "extern", "ENGINE=extern is no engine that pyrlab knows of; it may be external, or empty"),
+    ("ENGINE", "extern", "ENGINE=extern is neither external nor empty"),
     ("SAVE", "maybe", "SAVE=maybe is neither yes nor no"),
     ("HOST", "-oProxyCommand=x", "HOST=-oProxyCommand=x is no server; "),
     ("PYTHONBASE", "python 3.14", "PYTHONBASE=python 3.14 is no name of an image; "),
     ("FILES", "mynotes", "FILES=mynotes is no full path; "),
     ("FILES", '"/srv/My Notebooks', 'FILES="/srv/My Notebooks is no full path; '),
     ("FILES", "~nobody-of-that-name/x", "FILES=~nobody-of-that-name/x is no full path; "),
-    ("FILES", "/srv/$NOWHERE/x", "FILES=/srv/$NOWHERE/x cannot be: $NOWHERE is not set"),
-    ("APTPROXY", "http://ada:secret@proxy 3142", "APTPROXY has a blank or a quotation mark in it"),
+    ("FILES", "/srv/$NOWHERE/x", "FILES=/srv/$NOWHERE/x cannot be right: $NOWHERE is not set"),
+    ("APTPROXY", "http://ada:secret@proxy 3142", "APTPROXY has a blank in it, or a quotation mark at one end"),
 ]
 
 
@@ -91,7 +91,7 @@ def test_meant(way: str, checkout: Path) -> None:
 
 @pytest.mark.parametrize("way", ["local.mk", "environment", "command line"])
 def test_refused(way: str, checkout: Path, path: Path) -> None:
-    """A value that can be nothing is refused with what is allowed, before anything else is said or made."""
+    """A value that cannot be right is refused with what is allowed, before anything else is said or made."""
     before = files_of(checkout) | {"local.mk"}
     for name, value, said in REFUSED:
         run = typed(way, checkout, "start_pylab", name, value, path)
@@ -102,7 +102,7 @@ def test_refused(way: str, checkout: Path, path: Path) -> None:
 
 
 def test_every_target_refuses(checkout: Path, path: Path) -> None:
-    """Whatever is typed, also what builds nothing, says that a value can be nothing."""
+    """Whatever is typed, also what builds nothing, refuses a value that cannot be right."""
     for target in ("build", "lock", "list", "url_pylab", "stop", "clean", "manifest", "proxies", "engine", "tunnel"):
         run = typed("command line", checkout, target, "PROJECT", "my project", path)
         assert run.stderr.startswith("pyrlab: PROJECT=my project cannot be"), target

@@ -37,8 +37,8 @@ Make = Callable[..., Run]
 
 
 def users_environment() -> dict[str, str]:
-    """The environment of a user who types make: without a screen, and not from within make."""
-    return {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MAKEFLAGS", "MFLAGS")}
+    """The environment of a user who types make: without a screen, and not from within make test P=…."""
+    return {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MAKEFLAGS", "MFLAGS", "P")}
 
 
 def docker(*arguments: str) -> str:

@@ -53,7 +53,7 @@ def without_bridge(host: Host) -> Iterator[None]:
 @contextmanager
 def full(host: Host) -> Iterator[None]:
     """Fill the engine's disk, of which no block is written."""
-    as_root(host, f"fallocate -l $(($(stat -f -c '%a * %S' /var/lib/docker) - 20000000)) {FILL}")
+    as_root(host, f"fallocate -l $(($(stat -f -c '%a * %S' /var/lib/docker) - 2000000)) {FILL}")
     try:
         yield
     finally:
