@@ -1,6 +1,9 @@
 # pyrlab: four package lists in, layered JupyterLab images for Python and R out. `make` shows what there is.
 # Parameters come from the command line, the environment, or an untracked local.mk; these are the defaults.
+before := $(.VARIABLES)
 -include local.mk
+GIVEN := $(filter-out $(before) before,$(.VARIABLES)) \
+  $(foreach name,$(before),$(if $(filter command,$(origin $(name))),$(name)))
 
 PORT       ?= 8888                      # where pylab listens, on 127.0.0.1 only
 RPORT      ?= 9999                      # where rlab listens, likewise
@@ -41,7 +44,7 @@ brace := $${
 meant = $(if $(findstring $(parenthesis),$(value $1))$(findstring $(brace),$(value $1)),$($1),$(subst $$$$,$$,$(value $1)))
 $(foreach name,$(PARAMETERS),$(if $(filter environment,$(origin $(name))),,\
   $(eval override $(name) := $$(call meant,$(name)))))
-export $(PARAMETERS)
+export GIVEN $(PARAMETERS)
 ifeq ($(TZ),)
 unexport TZ # for programs of this machine an empty one is UTC
 endif

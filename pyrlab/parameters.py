@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def take() -> dict[str, str]:
 
     Returns those that cannot be right, each with a sentence on it.
     """
-    wrong = {}
+    wrong = misspelt(os.environ.get("GIVEN", "").split())
     for name in NAMES:
         if given := os.environ.get(name):
             value = unquoted(given)
@@ -64,6 +65,17 @@ def take() -> dict[str, str]:
             if problem := wrong_with(name, value):
                 wrong[name] = problem
     return wrong
+
+
+def misspelt(given: list[str]) -> dict[str, str]:
+    """A sentence for each name on the command line or in local.mk that is likely to be meant for a parameter."""
+    found = {}
+    near = {name.upper(): name for name in NAMES}
+    for name in given:
+        close = difflib.get_close_matches(name.upper(), near, 1, 0.75)
+        if name not in NAMES and name.lower() not in NAMES and close:
+            found[name] = f"{name} is no parameter; did you mean {near[close[0]]}?"
+    return found
 
 
 def unquoted(given: str) -> str:

@@ -101,6 +101,16 @@ def test_refused(way: str, checkout: Path, path: Path) -> None:
         assert files_of(checkout) | {"local.mk"} == before, value
 
 
+@pytest.mark.parametrize("way", ["local.mk", "command line"])
+def test_misspelt(way: str, checkout: Path, path: Path) -> None:
+    """A name that is likely to be meant for a parameter is not passed over; others are whoever's they are."""
+    for name, meant in (("FILE", "FILES"), ("port", "PORT"), ("PROT", "PORT"), ("PROJET", "PROJECT"), ("TAGS", "TAG")):
+        run = typed(way, checkout, "stop", name, "1234", path)
+        assert run.stderr.startswith(f"pyrlab: {name} is no parameter; did you mean {meant}?\n"), name
+    for name in ("HTTP_PROXY", "DOCKER_HOST", "COURSE"):
+        assert "is no parameter" not in typed(way, checkout, "stop", name, "http://127.0.0.1:1", path).stderr
+
+
 def test_every_target_refuses(checkout: Path, path: Path) -> None:
     """Whatever is typed, also what builds nothing, refuses a value that cannot be right."""
     for target in ("build", "lock", "list", "url_pylab", "stop", "clean", "manifest", "proxies", "engine", "tunnel"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from checkout import Run, succeeded
+from checkout import Run, remove_lab, succeeded
 from servers import free_port
 
 
@@ -45,3 +45,4 @@ def run_caches(make: Callable[..., Run], project: str, gateway: str, **more: str
     finally:
         make("stop_proxies", **settings)
         subprocess.run(["docker", "volume", "rm", f"{project}_proxies"], capture_output=True)
+        remove_lab("pylab", project)  # Compose makes the volumes and the network of all
