@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PATHS = ("FILES", "CACERT")
 ADDRESSES = ("CRAN", "BIOC", "APTPROXY", "PIPPROXY", "PIPHOST", "http_proxy", "https_proxy")  # may hold a password
 PORTS = ("PORT", "RPORT", "TBPORT", "APTPORT", "PIPPORT")
-OTHERS = ("PYTHONBASE", "no_proxy", "HOST", "SSH_OPTIONS", "P", "A", "B")
+OTHERS = ("TZ", "SHM", "no_proxy", "SSH_OPTIONS", "P", "A", "B")  # which may be anything, or are looked at elsewhere
 
 
 def like(pattern: str) -> Callable[[str], bool]:

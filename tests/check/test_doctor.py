@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from bare import copy_parts, files_of, make_path, type_make, write_script
 from checkout import ROOT, git
-from machine import copy_parts, files_of, make_path, type_make, write_script
 from servers import free_port
 
 NOWHERE = "tcp://127.0.0.1:1"

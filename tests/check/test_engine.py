@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bare import make_path, write_script
 from checkout import ROOT
-from machine import make_path, write_script
 from pyrlab import engine
 
 BOTH = [{"Name": "buildx", "Version": "v0.13.1"}, {"Name": "compose", "Version": "v2.26.1"}]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bare import copy_parts, files_of, make_path, type_make, write_script
 from checkout import ROOT, Run
-from machine import copy_parts, files_of, make_path, type_make, write_script
 from pyrlab import parameters
 
 MAKEFILE = (ROOT / "Makefile").read_text()

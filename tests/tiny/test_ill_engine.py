@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bare import copy_parts
 from checkout import Run
 from host import Host
-from machine import copy_parts
 
 SOCKET, AWAY = "/run/docker.sock", "/run/docker-away.sock"
 FILL = "/var/lib/docker/fill"
@@ -46,7 +46,7 @@ def without_bridge(host: Host) -> Iterator[None]:
     try:
         yield
     finally:
-        as_root(host, "kill $(cat /run/docker.pid); while [ -e /run/docker.pid ]; do sleep 0.1; done")
+        as_root(host, "pid=$(cat /run/docker.pid); kill $pid; while [ -e /proc/$pid/exe ]; do sleep 0.1; done")
         wait_for_engine(host)
 
 

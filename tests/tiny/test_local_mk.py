@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bare import files_of
 from checkout import PROJECT, TINY, Run, docker, run_make, running_lab
-from machine import files_of
 from servers import free_port
 
 
