@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import io
 import json
 import shutil
 import socket
@@ -15,6 +17,8 @@ from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
+from zipfile import ZipFile, ZipInfo
 
 
 def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
@@ -73,13 +77,25 @@ class WebServer:
 
 
 @contextmanager
-def serve_files(folder: Path, host: str = "127.0.0.1", page: str = "") -> Iterator[WebServer]:
-    """Serve the files of `folder` over HTTP at an address of this machine; whatever is asked for `page`, if given."""
+def serve_files(folder: Path, host: str = "127.0.0.1", page: str = "", private: str = "") -> Iterator[WebServer]:
+    """Serve the files of `folder` over HTTP at an address of this machine; whatever is asked for `page`, if given.
+
+    What is below /private/ wants the user and password `private`, as in `user:password`.
+    """
     running = WebServer()
+    demanded = f"Basic {base64.b64encode(private.encode()).decode()}"
 
     class Handler(SimpleHTTPRequestHandler):
         def translate_path(self, path: str) -> str:
             return str(folder / page) if page else super().translate_path(path)
+
+        def send_head(self) -> io.BytesIO | BinaryIO | None:
+            if private and self.path.startswith("/private/") and self.headers["Authorization"] != demanded:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", "Basic realm=private")
+                self.end_headers()
+                return None
+            return super().send_head()
 
         def log_message(self, *words: object) -> None:
             running.paths.append(self.path)
@@ -94,6 +110,19 @@ def serve_files(folder: Path, host: str = "127.0.0.1", page: str = "") -> Iterat
         finally:
             server.shutdown()
             thread.join()
+
+
+def zip_wheel(folder: Path, target: Path) -> None:
+    """Make a wheel of the modules in `folder`, which is called as the wheel."""
+    name, version, *_ = folder.name.split("-")
+    about = f"{name}-{version}.dist-info"
+    files = {path.name: path.read_text() for path in sorted(folder.iterdir())}
+    files[f"{about}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    files[f"{about}/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{about}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{about}/RECORD"])
+    with ZipFile(target, "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(ZipInfo(path), text)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 A folder holds whole lists, or NAME.append.txt and NAME.prepend.txt for the tiny lists; whatever else it has is copied
 into the checkout. `expected` is a transcript: after `$ COMMAND`, or `$ ! COMMAND` for one that fails, stands all that
 it prints, but for the progress of a build and make's own words; `...` stands for anything. The script `verify`, if
-there, must then succeed in the checkout.
+there, must then succeed in the checkout. A folder whose name is that of a wheel becomes one. What is in `served` is
+served at the address that all files call ADDRESS; what is below `served/private`, for the user `reader` with the
+password `canary-password` only.
 """
 
 from __future__ import annotations
@@ -18,25 +20,39 @@ import pytest
 
 from checkout import ROOT, TINY, run_shell, state, tagged
 from pyrlab import bake, progress
+from servers import serve_files, zip_wheel
 
 CASES = sorted((ROOT / "tests/tiny/cases").iterdir())
 STEPS = "|".join([bake.WAITING, *(words for _, words in progress.STEPS)])
 PROGRESS = rf"^(make: \*\*\*.*|\S+ +({STEPS}))\n"
-OWN = {"expected", "verify"}  # not copied
+OWN = {"expected", "verify", "served"}  # not copied
+PRIVATE = "reader:canary-password"
 
 
-def lay_out(case: Path, checkout: Path) -> None:
+def lay_out(case: Path, checkout: Path, address: str) -> None:
     """Put what a case has into a checkout."""
     for path in case.iterdir():
         name, _, where = path.name.removesuffix(".txt").rpartition(".")
         if where in ("append", "prepend"):
             given = checkout / f"{name}.txt"
-            parts = [given.read_text(), path.read_text()]
+            parts = [given.read_text(), path.read_text().replace("ADDRESS", address)]
             given.write_text("".join(parts if where == "append" else reversed(parts)))
-        elif path.is_dir():
-            shutil.copytree(path, checkout / path.name, dirs_exist_ok=True)
         elif path.name not in OWN:
-            shutil.copy2(path, checkout)
+            copy(path, checkout / path.name, address)
+
+
+def copy(source: Path, target: Path, address: str = "") -> None:
+    """Copy a file, or a folder and in it make wheels of what is called so."""
+    if source.suffix == ".whl":
+        zip_wheel(source, target)
+    elif source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        for path in source.iterdir():
+            copy(path, target / path.name, address)
+    elif source.suffix == ".txt":
+        target.write_text(source.read_text().replace("ADDRESS", address))
+    else:
+        shutil.copy2(source, target)
 
 
 def steps(transcript: str) -> Iterator[tuple[str, str]]:
@@ -47,12 +63,17 @@ def steps(transcript: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_case(case: Path, checkout: Path) -> None:
+def test_case(case: Path, checkout: Path, tmp_path: Path, gateway: str) -> None:
     """Make prints what is expected, and nothing else; where it only refuses, the images stay what they were."""
     tag = f"{TINY}-{case.name}"
-    lay_out(case, checkout)
-    transcript = [*steps((case / "expected").read_text())]
-    with tagged(tag):
+    served = tmp_path / "served"
+    served.mkdir()
+    for path in (case / "served").glob("*"):
+        copy(path, served / path.name)
+    with tagged(tag), serve_files(served, gateway, private=PRIVATE) as server:
+        address = server.url.removeprefix("http://")
+        lay_out(case, checkout, address)
+        transcript = [*steps((case / "expected").read_text().replace("ADDRESS", address))]
         before = state(tag)
         for command, output in transcript:
             run = run_shell(checkout, command, TAG=tag, BASE="debian")
@@ -62,5 +83,5 @@ def test_case(case: Path, checkout: Path) -> None:
         if all(command.startswith("! ") for command, _ in transcript):
             assert state(tag) == before
         if (case / "verify").exists():
-            verified = run_shell(checkout, str(case / "verify"), TAG=tag)
+            verified = run_shell(checkout, str(case / "verify"), TAG=tag, ADDRESS=address)
             assert verified.returncode == 0, verified.stdout
