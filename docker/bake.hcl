@@ -61,6 +61,7 @@ target "whole" {
     BIOC       = BIOC
     BASE       = PYTHON_IMAGE
     UV_VERSION = "0.13.8"
+    PACKAGING_VERSION = "26.4"
   }
 }
 

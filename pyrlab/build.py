@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pyrlab import contents, dockerfile, locks, owner, trial
+from pyrlab import contents, dockerfile, locks, owner, requirements, trial
 from pyrlab.bake import bake
 from pyrlab.base import ARCHIVE, bootstrap, choose_python
 from pyrlab.docker import CACHE, ROOT, Problem, docker, drop_image, inspect, parameter, run_main, tag_of
@@ -188,6 +188,7 @@ def session(source: str, python: str) -> Iterator[Session]:
         python = bootstrap()
     (CACHE / "Dockerfile").write_text(dockerfile.whole())
     stage_lists()
+    requirements.stage(STAGED_LISTS / "python")
     environment = {"PYTHON": source, "PYTHON_IMAGE": python, "LOCKS": str(locks.STAGED), **build_environment()}
     with Progress([*INPUTS], CACHE / "build.log") as progress:
         yield Session(python, progress, environment)
@@ -202,7 +203,10 @@ def stage_lists() -> None:
                 for path in paths:
                     copy = STAGED_LISTS / image / ecosystem / path.removeprefix("docker/")
                     copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(ROOT / path, copy)
+                    if path == requirements.LIST:
+                        requirements.write(requirements.asking(), copy.parent)
+                    else:
+                        shutil.copyfile(ROOT / path, copy)
 
 
 def stale_locks(names: list[str], python: str) -> list[str]:
@@ -232,6 +236,9 @@ def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool =
         for lock in group:
             if TARGETS[lock] in targets:
                 locks.seal(lock, now.python, lines[lock])
+        now.progress.erase()
+        for note in now.progress.notes():
+            print(f"pyrlab: {note}", file=sys.stderr)
 
 
 def survey(names: list[str], python: str) -> tuple[list[Image], list[str]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyrlab import requirements
 from pyrlab.contents import Versions
 from pyrlab.docker import CACHE, ROOT, Problem, parameter
 from pyrlab.table import aligned, megabytes
@@ -31,8 +32,8 @@ SHARED = re.compile(r"^# in all images\n(.*?)(?=^# in pylab$)", re.MULTILINE | r
 
 
 def digest(text: str) -> str:
-    """A short digest."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """A short digest of a text, even of one that is not UTF-8."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,26 @@ class Lock:
         for line in self.content.splitlines():
             if line.startswith("#"):
                 ecosystem = "Debian" if line == "# Debian packages" else ecosystem
-            elif match := re.match(r"([\w.+:-]+)(?:==| @ | )([^\s;]+)", line):
+            elif match := re.match(r"(\w[\w.+:-]*)(?:==| @ | )([^\s;]+)", line):
                 commit = re.search(r"#(\w{7})\w* \w+$", line)
                 found[ecosystem, match[1]] = match[2] + (f" ({commit[1]})" if commit and ecosystem == "R" else "")
         return found
 
 
 def wanted(name: str) -> list[str]:
-    """What the lists of a lock ask for now."""
-    return [line for path in LISTS[name] for line in packages(ROOT / path)]
+    """What the lists of a lock, and the files that they point at, ask for now."""
+    found: list[str] = []
+    for path in LISTS[name]:
+        if path == requirements.LIST:
+            for other, text in requirements.lists().items():
+                found += [] if other == path else [f"in {other}"]
+                found += stripped(requirements.without_passwords(text))
+            found += [
+                f"{wheel} {hashlib.sha256((ROOT / wheel).read_bytes()).hexdigest()}" for wheel in requirements.wheels()
+            ]
+        else:
+            found += packages(ROOT / path)
+    return found
 
 
 def inputs(name: str, folder: Path, python: str, lines: list[str]) -> str:
@@ -103,7 +115,12 @@ def inputs(name: str, folder: Path, python: str, lines: list[str]) -> str:
 
 def packages(path: Path) -> list[str]:
     """The packages that a list asks for, sorted: comments, blanks and order make no difference."""
-    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in path.read_text(errors="replace").splitlines())
+    return stripped(path.read_text(errors="replace"))
+
+
+def stripped(text: str) -> list[str]:
+    """The lines of a list's text, sorted, without comments and blanks."""
+    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
     return sorted(line for line in lines if line)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pyrlab import requirements
 from pyrlab.docker import CACHE, ROOT, Problem, docker, parameter
 
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -98,7 +99,8 @@ def trusted() -> str:
 
 def build_environment() -> dict[str, str]:
     """What docker/bake.hcl hands on to the steps that get online."""
-    return {"NETWORK": json.dumps(settings()), "CACERT": trusted()}
+    passwords = {"netrc": found} if (found := requirements.netrc()) else {}
+    return {"NETWORK": json.dumps({**settings(), **passwords}), "CACERT": trusted()}
 
 
 def lab_environment() -> dict[str, str]:

@@ -67,6 +67,7 @@ class Progress:
         self.said: set[str] = set()  # the lines that were printed
         self.heard: set[tuple[str, str, str]] = set()  # the pieces of output that came in
         self.words: list[str] = []  # what bake said outside its JSON
+        self.told: set[str] = set()  # the notes that were handed out
         self.drawn = 0
         self.last_draw = 0.0
 
@@ -179,9 +180,11 @@ class Progress:
             self.drawn = 0
 
     def notes(self) -> list[str]:
-        """What pyrlab's own tools want the user to know of a build that worked."""
+        """What pyrlab's own tools want the user to know of a build that worked, once."""
         text = "".join("".join(output) for output in self.output.values())
-        return sorted(set(re.findall(r"^pyrlab note: (.*)$", text, re.MULTILINE)))
+        new = set(re.findall(r"^pyrlab note: (.*)$", text, re.MULTILINE)) - self.told
+        self.told |= new
+        return sorted(new)
 
     def failure(self) -> str:
         """One sentence on why the build failed, after the last lines of the step that did, but for its own commands."""

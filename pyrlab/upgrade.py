@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from pyrlab import locks
+from pyrlab import locks, requirements
 from pyrlab.base import ARCHIVE, choose_python
 from pyrlab.build import INPUTS, Image, alone, build, check_lists, make_locks, session, stale_locks
 from pyrlab.contents import LISTS, canonical, layer_sizes, spellings, write_list
@@ -111,7 +111,8 @@ def check_imports(images: list[Image]) -> None:
     pylab = next((image for image in images if image.name == "pylab" and image.written), None)
     if not pylab:
         return
-    listed = [re.split(r"[^\w.-]", line)[0] for line in locks.packages(ROOT / "requirements.txt")]
+    lines = [line for text in requirements.asking().values() for line in locks.stripped(text)]
+    listed = [re.split(r"[^\w.-]", line)[0] for line in lines]
     names = map(canonical, listed)
     command = ["docker", "run", "--rm", "--network=none", "--entrypoint=python", pylab.tag, "-c", IMPORTS, *names]
     run = subprocess.run(command, capture_output=True, text=True)

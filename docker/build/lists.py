@@ -53,6 +53,8 @@ def place(lines: Collection[Line]) -> str:
 
 def listed(numbers: list[int]) -> str:
     """Some numbers as one says them, the first five of many."""
+    if numbers[2:] and numbers == [*range(numbers[0], numbers[-1] + 1)]:
+        return f"{numbers[0]} to {numbers[-1]}"
     *shown, last = map(str, numbers)
     if len(shown) > 5:
         shown, last = shown[:5], f"{len(numbers) - 5} more"
@@ -72,7 +74,8 @@ class Problems:
     def stop(self) -> None:
         """Stop with a sentence for each problem, if there is any."""
         if self.found:
-            sys.exit("\n".join(f"pyrlab: {place(lines)}: {problem}" for problem, lines in self.found.items()))
+            found = sorted(self.found.items(), key=lambda item: (item[1][0].list, item[1][0].number))
+            sys.exit("\n".join(f"pyrlab: {place(lines)}: {problem}" for problem, lines in found))
 
 
 def fail(line: Line, problem: str) -> NoReturn:

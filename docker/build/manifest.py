@@ -124,13 +124,17 @@ def requirement(text: str) -> Requirement:
 
 
 def named(line: str) -> str:
-    """The package, with its extras, that a line of a list names; of an address, what it is probably called after."""
+    """The package, with its extras, that a line of a list names; of an address, what it is probably called after.
+
+    Empty of a line of options.
+    """
     text = line.rpartition("::")[2]
-    if repository := re.match(r"[\w.-]+/([\w.-]+)", text):
+    wheel = re.search(r"\.whl\b", text)
+    if not wheel and (repository := re.match(r"[\w.-]+/([\w.-]+)", text)):
         return repository[1]
-    if re.match(r"[\w+]+://", text):
+    if wheel or re.match(r"[\w+]+://", text):
         text = re.split(r"[_-]\d|\.git\b|[@?#]", text.rpartition("/")[2])[0]
-    return re.match(r"[\w.-]*(\[[\w., -]*\])?", text)[0]  # type: ignore[index]
+    return re.match(r"(?!-)[\w.-]*(\[[\w., -]*\])?|", text)[0]  # type: ignore[index]
 
 
 def licence_of(about: importlib.metadata.PackageMetadata) -> str:
@@ -229,14 +233,14 @@ def explain(packages: dict[tuple[str, str], Package], wanted: dict[tuple[str, st
 def asked_for(folder: Path) -> dict[tuple[str, str], list[str]]:
     """The packages that lists name, with the lists; each ecosystem has a folder."""
     found: dict[tuple[str, str], list[str]] = {}
-    for path in sorted(folder.rglob("*.txt")):
+    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
         ecosystem, *rest = path.relative_to(folder).parts
         for line in lists.read(path):
             name = line.text.partition("=")[0] if ecosystem == "Debian" else named(line.text)
             keys = [(ecosystem, canonical(name) if ecosystem == "Python" else name)]
             if ecosystem == "R":  # which Debian has under another name
                 keys += [("Debian", f"r-{archive}-{name.lower()}") for archive in ("cran", "bioc")]
-            for key in keys:
+            for key in keys if name else ():
                 found.setdefault(key, []).append("/".join(rest))
     return found
 
@@ -246,7 +250,7 @@ def main() -> None:
     name, base, folder, above, layer = sys.argv[1:]
     image = Image(Path(above))
     in_r = list(r_packages(image))
-    wanted = [line.text for path in Path(folder).glob("Python/**/*.txt") for line in lists.read(path)]
+    wanted = [line.text for path in Path(folder).glob("Python/**/*.*") for line in lists.read(path)]
     found = [*debian(), *python(image, wanted), *(package for package, _ in in_r)]
     if sys.base_prefix != "/usr":
         found.append(Package("base", "python", platform.python_version(), "PSF-2.0"))

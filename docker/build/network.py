@@ -51,9 +51,16 @@ MEMORY = Path("/dev/shm")  # what may hold a password is not even in the build c
 
 
 @functools.cache
+def secret() -> dict[str, str]:
+    """What the build step was given, if this is one."""
+    given: dict[str, str] = json.loads(SECRET.read_text() or "{}") if SECRET.exists() else {}
+    return given
+
+
+@functools.cache
 def parameters() -> dict[str, str]:
     """The parameters that are set, by name."""
-    given = json.loads(SECRET.read_text() or "{}") if SECRET.exists() else os.environ
+    given = secret() if SECRET.exists() else os.environ
     return {name: given[name] for name in PARAMETERS if given.get(name)}
 
 
@@ -66,6 +73,11 @@ def connect() -> None:
         os.environ |= dict.fromkeys(TRUST, str(CA))
     if index := index_settings():
         os.environ |= {**index, "UV_HTTP_TIMEOUT": "120"}  # seconds; a cache fetches before it answers
+    if "netrc" in secret():  # users and passwords of the addresses in requirements.txt
+        netrc = MEMORY / "pyrlab-netrc"
+        netrc.touch(0o600)
+        netrc.write_text(secret()["netrc"])
+        os.environ["NETRC"] = str(netrc)
     config = MEMORY / "pyrlab-apt.conf"
     config.write_text("".join(f"{line};\n" for line in [*APT_SETTINGS, *apt_settings()]))
     os.environ["APT_CONFIG"] = str(config)

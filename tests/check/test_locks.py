@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import debs
+import plan
 import r
 import wheels
 from pyrlab import locks
@@ -30,7 +31,8 @@ Send2Trash==1.8.3 \\
     #   -r jupyter.txt
     #   notebook
 """
-SECTIONS = LOCKED.replace("Send2Trash", "# in all images\nsend2trash").replace("own @", "# in pylab\nown @")
+INDEX = "--extra-index-url https://packages.invalid/simple\n"
+SECTIONS = INDEX + LOCKED.replace("Send2Trash", "# in all images\nsend2trash").replace("own @", "# in pylab\nown @")
 
 
 @pytest.fixture
@@ -200,7 +202,7 @@ def test_what_rests_on_a_lock_follows_it(places: Path) -> None:
 
 def test_what_is_installed_of_a_lock() -> None:
     """A plan has every line of a lock that pip needs: all versions of a package, conditions and hashes, no comments."""
-    pins = {name: wheels.pin(block) for name, block in wheels.blocks(LOCKED).items()}
+    pins = {name: plan.Pin.of(block).text for name, block in wheels.blocks(LOCKED).items()}
     assert pins == {
         "contourpy": "contourpy==1.3.3 ; python_full_version < '3.14' --hash=sha256:11 --hash=sha256:12\n"
         "contourpy==1.4.0 ; python_full_version >= '3.14' --hash=sha256:13",

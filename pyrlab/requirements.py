@@ -1,0 +1,111 @@
+"""The files of the checkout that requirements.txt points at, and the passwords in its addresses."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+from pyrlab.docker import ROOT, Problem
+
+LIST = "requirements.txt"
+OPTION = re.compile(r"\s*(-r|--requirement|-c|--constraint)(?:\s*=\s*|\s*)(\S.*)")
+WHEEL = re.compile(r"\s*(?:[^\s@]+\s*@\s*file:)?(?!\w+:)([^\s;@]+?\.whl)\b")
+USER = re.compile(r"(?<=://)([^/\s@]+)@([^/\s:]+)")  # and password, of an address, and its host
+VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+
+
+def inside(path: str) -> bool:
+    """Whether there is such a file in the checkout, named by its place there."""
+    place = (ROOT / path).resolve()
+    return not Path(path).is_absolute() and place.is_file() and place.is_relative_to(ROOT.resolve())
+
+
+def texts(*options: str) -> dict[str, str]:
+    """The text of requirements.txt and of every list that it points at with one of `options`, by their place."""
+    found: dict[str, str] = {}
+    pending = [LIST]
+    while pending:
+        name = pending.pop(0)
+        if name in found or not inside(name):  # what is wrong with such a line, the build says
+            continue
+        found[name] = (ROOT / name).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
+        pointers = (OPTION.match(without_comment(line)) for line in found[name].splitlines())
+        pending += [
+            os.path.normpath(Path(name).parent / pointer[2].strip(" \t'\""))
+            for pointer in pointers
+            if pointer and pointer[1] in options
+        ]
+    return found
+
+
+def lists() -> dict[str, str]:
+    """The lists that ask for packages, and those that only constrain them."""
+    return texts("-r", "--requirement", "-c", "--constraint")
+
+
+def asking() -> dict[str, str]:
+    """The lists that ask for packages."""
+    return texts("-r", "--requirement")
+
+
+def without_comment(line: str) -> str:
+    """A line without what follows a #."""
+    return re.sub(r"(^|\s)#.*", "", line)
+
+
+def wheels() -> list[str]:
+    """The wheels in the checkout that the lists name, by their path."""
+    named = (WHEEL.match(without_comment(line)) for text in asking().values() for line in text.splitlines())
+    return sorted({os.path.normpath(found[1]) for found in named if found and inside(found[1])})
+
+
+def stage(folder: Path) -> None:
+    """Put the lists and wheels where a build sees them."""
+    write(lists(), folder)
+    for wheel in wheels():
+        (folder / wheel).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / wheel, folder / wheel)
+
+
+def write(texts: dict[str, str], folder: Path) -> None:
+    """Write lists into a folder, each at its place, without passwords."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(without_passwords(text), encoding="utf-8", errors="surrogateescape")
+
+
+def without_passwords(text: str) -> str:
+    """A list's text in which no address has a user and a password."""
+    return re.sub(r"(?<=[a-z]://)(?<!ssh://)[^/\s@]+@", "", text)
+
+
+def netrc() -> str:
+    """The users and passwords of the lists' addresses, by host, as uv and pip look them up."""
+    found: dict[str, str] = {}
+    for name, text in lists().items():
+        for number, line in enumerate(text.splitlines(), start=1):
+            where = f"{name} line {number}"
+            for user, host in USER.findall(without_comment(line)):
+                if "ssh://" in line:
+                    continue
+                if "git+" in line:
+                    raise Problem(
+                        f"{where}: what is in the address of a git repository would be in every image; build a wheel "
+                        "of it and name that, as in ./wheels/NAME.whl"
+                    )
+                login, _, password = (unquote(expanded(part, where)) for part in user.partition(":"))
+                entry = f"machine {host} login {login}{password and f' password {password}'}\n"
+                if found.setdefault(host, entry) != entry:
+                    raise Problem(f"{where}: {host} is named with another user or password before")
+    return "".join(found.values())
+
+
+def expanded(text: str, where: str) -> str:
+    """A text in which ${NAME} is what the environment has for it, as pip reads lists."""
+    for name in VARIABLE.findall(text):
+        if name not in os.environ:
+            raise Problem(f"{where}: the variable {name} is not set in the environment")
+    return VARIABLE.sub(lambda found: os.environ[found[1]], text)

@@ -1,0 +1,268 @@
+"""What a list of Python packages demands is read as pip reads it, and what uv and compilers say becomes a sentence."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import compiled
+import plan
+import resolve
+import wheels
+from lists import Problems
+from pyrlab import requirements as host
+from pyrlab.docker import Problem
+from requirements import Demands
+from resolve import Resolver
+
+# What uv 0.13.8 says, word for word.
+UNKNOWN = """\
+error: No solution found when resolving dependencies
+  cause: Because pandsa was not found in the package registry and you require pandsa, \
+we can conclude that your requirements are unsatisfiable.
+"""
+NO_VERSION = """\
+error: No solution found when resolving dependencies
+  cause: Because there is no version of scikit-learn[foo]==99.9 and you require scikit-learn[foo]==99.9, \
+we can conclude that your requirements are unsatisfiable.
+"""
+TOO_HIGH = """error: No solution found when resolving dependencies
+  cause: Because only pandas<=3.1.1 is available and you require pandas>=99, we can conclude that your \
+requirements are unsatisfiable.
+"""
+NO_VERSIONS = """error: No solution found when resolving dependencies
+  cause: Because there are no versions of nosuchpkgxyz and you require nosuchpkgxyz, we can conclude that your \
+requirements are unsatisfiable.
+"""
+SKLEARN = """error: Failed to build `sklearn==0.0.post12`
+  cause: The build backend returned an error
+
+         [stderr]
+         More information is available at
+
+hint: `sklearn` is often confused for `scikit-learn`. Did you mean to install `scikit-learn` instead?
+"""
+CONFLICT = """\
+error: No solution found when resolving dependencies
+  cause: Because pandas==2.2.3 depends on numpy{python_full_version < '3.12'}>=1.23.2 and you require numpy==1.20, \
+we can conclude that your requirements and pandas==2.2.3 are incompatible.
+         And because you require pandas==2.2.3, we can conclude that your requirements are unsatisfiable.
+"""
+OLD_JINJA = """error: No solution found when resolving dependencies for split (markers: sys_platform == 'linux')
+  cause: Because jupyterlab>=4.4.0 depends on jinja2>=3.0.3 and you require jinja2==2.11.3, we can conclude that \
+your requirements and jupyterlab>=4.4.0 are incompatible.
+         And because you require jupyterlab>=4.4, we can conclude that your requirements are unsatisfiable.
+"""
+
+
+def demands(folder: Path, *texts: str, name: str = "requirements.txt") -> Demands:
+    """What a list asks for that has these lines."""
+    (folder / name).write_text("".join(f"{text}\n" for text in texts))
+    found = Demands(folder)
+    found.read(folder / name)
+    return found
+
+
+def sentences(problems: Problems) -> str:
+    """What a build that stops tells its user of some problems."""
+    with pytest.raises(SystemExit) as stop:
+        problems.stop()
+    return str(stop.value)
+
+
+def told(folder: Path, words: str, *texts: str, alone: str = "") -> str:
+    """What is said of a list after uv's `words`; where it resolves the list alone, it says `alone`."""
+
+    class Resolved(Resolver):
+        def run(self, names: list[str], *options: str | Path, universal: bool = True) -> resolve.Run:
+            return subprocess.CompletedProcess([], int(bool(alone)), stderr=alone)
+
+    problems = Problems()
+    Resolved(Demands(folder), demands(folder, *texts), folder).diagnose(words, problems)
+    return sentences(problems)
+
+
+@pytest.mark.parametrize(
+    ("words", "texts", "expected"),
+    [
+        (UNKNOWN, ["requests", "Pandsa>=1"], "line 2: the Python index has no package named 'pandsa'"),
+        (
+            NO_VERSION,
+            ["requests", "Scikit_Learn[foo]==99.9"],
+            "line 2: no version of scikit-learn satisfies 'Scikit_Learn[foo]==99.9'",
+        ),
+        (TOO_HIGH, ["pandas", "pandas>=99"], "line 2: no version of pandas satisfies 'pandas>=99'"),
+        (
+            NO_VERSIONS,
+            ["nosuchpkgxyz; python_version > '3'"],
+            "line 1: the Python index has no package named 'nosuchpkgxyz'",
+        ),
+        (
+            UNKNOWN.replace("pandsa", "json"),
+            ["json"],
+            "line 1: the Python index has no package named 'json'; it is part of Python itself",
+        ),
+        (SKLEARN, ["pip", "sklearn"], "line 2: sklearn is called scikit-learn"),
+    ],
+    ids=["unknown", "no-version", "too-high", "no-versions", "standard", "renamed"],
+)
+def test_the_line_that_uv_rejects_is_named(tmp_path: Path, words: str, texts: list[str], expected: str) -> None:
+    """A user who mistypes a requirement reads its list and line, not a resolver's proof."""
+    assert told(tmp_path, words, *texts) == f"pyrlab: requirements.txt {expected}"
+
+
+def test_only_lines_at_fault_are_named(tmp_path: Path) -> None:
+    """Lines that contradict each other are named, and none whose name is a word of uv's."""
+    texts = ["requests", "Pandas==2.2.3", "numpy", "numpy==1.20", "cause", "you", "python-full-version"]
+    assert told(tmp_path, OLD_JINJA, *texts, alone=CONFLICT) == (
+        "pyrlab: requirements.txt lines 2 and 4: 'Pandas==2.2.3' and 'numpy==1.20' cannot be had together: "
+        "pandas==2.2.3 depends on numpy{python_full_version < '3.12'}>=1.23.2 and the lists require numpy==1.20"
+    )
+
+
+def test_a_line_that_the_lab_cannot_bear(tmp_path: Path) -> None:
+    """A line that contradicts the Jupyter stack is named, and not the list of that."""
+    assert told(tmp_path, OLD_JINJA, "pip", "jinja2==2.11.3") == (
+        "pyrlab: requirements.txt line 2: 'jinja2==2.11.3' does not go with the JupyterLab that every image has: "
+        "jupyterlab>=4.4.0 depends on jinja2>=3.0.3 and the lists require jinja2==2.11.3"
+    )
+
+
+def test_lines_are_read_as_pip_reads_them(tmp_path: Path) -> None:
+    """Continued lines, comments in them and options count as in pip, and a line has the number of its first."""
+    found = demands(
+        tmp_path, "# as pip-compile writes it", "tabulate==0.9.0 \\", f"    --hash=sha256:{'a' * 64} \\", "    # via x",
+        "", "Own_Package[b] >= 1 ; python_version > '3'  # why", "own @ https://packages.invalid/own-1.0.whl#egg=own",
+        "https://packages.invalid/other-1.0-py3-none-any.whl", "--trusted-host=a --pre", "-i https://packages.invalid/",
+    )  # fmt: skip
+    assert not found.problems.found
+    assert [(package.name, package.line.number) for package in found.packages] == [
+        ("tabulate", 2),
+        ("own-package", 6),
+        ("own", 7),
+        ("other", 8),
+    ]
+    assert found.packages[0].hashes == {f"sha256:{'a' * 64}"}
+    options = {"--trusted-host": ["a"], "--pre": [True], "--index-url": ["https://packages.invalid/"]}
+    assert found.options == options
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "x.c:5:10: fatal error: libpq-fe.h: No such file or directory\nerror: command 'gcc' failed",
+            "x.c:5:10: fatal error: libpq-fe.h: No such file or directory; add libpq-dev to base_debs.txt",
+        ),
+        (
+            "Error: pg_config executable not found.\n\nhint",
+            "pg_config executable not found; add libpq-dev to base_debs.txt",
+        ),
+        ("fatal error: own.h: No such file or directory", "fatal error: own.h: No such file or directory"),
+        (
+            "/bin/sh: 1: mysql_config: not found",
+            "/bin/sh: 1: mysql_config: not found; add default-libmysqlclient-dev to base_debs.txt",
+        ),
+        ("note\nSyntaxError: invalid syntax\nerror: subprocess-exited-with-error", "SyntaxError: invalid syntax"),
+    ],
+)
+def test_why_a_package_cannot_be_compiled(words: str, expected: str) -> None:
+    """A user reads what the compiler misses, and the Debian package that has it where that is known."""
+    assert compiled.sentence("own", words) == f"own could not be compiled: {expected}"
+
+
+LOCK = """\
+--extra-index-url https://packages.invalid/simple
+--trusted-host packages.invalid
+# in all images
+common==1.0 \\
+    --hash=sha256:1
+    # via jupyterlab
+# in pylab
+own==2.0 \\
+    --hash=sha256:2
+    # via -r requirements.txt
+    # from https://packages.invalid/simple
+"""
+
+
+def test_only_its_layer_knows_an_index(tmp_path: Path) -> None:
+    """An index that a list names changes no layer but those of its packages."""
+    pins = {name: plan.Pin.of(block) for name, block in wheels.blocks(LOCK).items()}
+    options = {"--extra-index-url": ["https://packages.invalid/simple"], "--trusted-host": ["packages.invalid"]}
+    packages = plan.Packages(pins, options, tmp_path, compiled.Cache(tmp_path, tmp_path))
+    assert packages.lines(["common"]) == "common==1.0 --hash=sha256:1\n"
+    assert packages.lines(["own"]) == (
+        "--extra-index-url=https://packages.invalid/simple\n--trusted-host=packages.invalid\nown==2.0 --hash=sha256:2\n"
+    )
+
+
+def test_a_lock_names_no_index_but_the_lists(tmp_path: Path) -> None:
+    """The address of a company's index, which is a parameter, is in no lock; a list's own is."""
+    text = "a==1\n    # from https://proxy.invalid/simple\nb==1\n    # from https://packages.invalid/simple\n"
+    options = {"--extra-index-url": ["https://packages.invalid/simple/"]}
+    kept = resolve.from_indexes(text, options, tmp_path)
+    assert kept == "a==1\nb==1\n    # from https://packages.invalid/simple\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty checkout."""
+    monkeypatch.setattr(host, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_what_a_list_points_at(folder: Path) -> None:
+    """A build sees the files of the checkout that a list points at, and no others."""
+    files = {
+        "requirements.txt": "\ufeff-r sub/a.txt\n-c limits.txt\n-r ../out.txt\n./wheels/one-1-py3-none-any.whl[x]\n",
+        "sub/a.txt": "-rb.txt\n-r /etc/passwd\n#-r other.txt\na @ file:wheels/two-1-py3-none-any.whl ; os_name=='nt'\n",
+        "sub/b.txt": f"-r 'a.txt'\n-r {folder}/other.txt\nhttps://packages.invalid/wheels/three-1.0-py3-none-any.whl\n",
+        "limits.txt": "numpy<3\n",
+        "other.txt": "",
+        "wheels/one-1-py3-none-any.whl": "",
+        "wheels/two-1-py3-none-any.whl": "",
+        "wheels/three-1.0-py3-none-any.whl": "",
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    (folder.parent / "out.txt").write_text("")
+    host.stage(folder / "staged")
+    staged = {str(path.relative_to(folder / "staged")) for path in (folder / "staged").rglob("*.*")}
+    assert staged == files.keys() - {"other.txt", "wheels/three-1.0-py3-none-any.whl"}
+    assert list(host.asking()) == ["requirements.txt", "sub/a.txt", "sub/b.txt"]
+
+
+def test_passwords_are_kept_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a build sees of a list has no password; those that it needs come by another way, variables filled in."""
+    monkeypatch.setenv("TOKEN", "canary-token")
+    (folder / "requirements.txt").write_text(
+        "--index-url https://me:se%2Fcret@one.invalid/simple\n--find-links https://${TOKEN}@two.invalid:8080/x\n"
+        "own @ git+ssh://git@three.invalid/a/own@v1\n"
+    )
+    host.stage(folder / "staged")
+    assert (folder / "staged/requirements.txt").read_text() == (
+        "--index-url https://one.invalid/simple\n--find-links https://two.invalid:8080/x\n"
+        "own @ git+ssh://git@three.invalid/a/own@v1\n"
+    )
+    assert host.netrc() == ("machine one.invalid login me password se/cret\nmachine two.invalid login canary-token\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("-i https://me:${NOT_SET}@one.invalid/", "the variable NOT_SET is not set in the environment"),
+        ("a @ git+https://token@one.invalid/a/a", "what is in the address of a git repository would be in every image; "
+         "build a wheel of it and name that, as in ./wheels/NAME.whl"),
+    ],
+    ids=["variable", "git"],
+)  # fmt: skip
+def test_passwords_that_cannot_be_had(folder: Path, line: str, sentence: str) -> None:
+    """A password that is not there, or could not be kept out of an image, is refused with its line."""
+    (folder / "requirements.txt").write_text(f"pandas\n{line}\n")
+    with pytest.raises(Problem) as refused:
+        host.netrc()
+    assert str(refused.value) == f"requirements.txt line 2: {sentence}"
