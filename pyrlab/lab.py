@@ -114,6 +114,12 @@ def files_folder() -> Path:
     return path
 
 
+def claim_homes() -> None:
+    """Make the volumes of all labs, as Compose does whatever it starts, with their owner."""
+    for lab in LABS:
+        owner.claim_volume(parameter("PROJECT", "pyrlab"), f"{lab}-home")
+
+
 def mount_point(lab: str) -> Path:
     """Where root's notebooks are mounted for `lab` as its own user's."""
     return Path("/run/pyrlab") / container_name(lab)
@@ -158,8 +164,7 @@ def start(lab: str, browse: bool) -> None:
     """Start `lab`, wait until it is healthy, and print where it is."""
     port, files = check(lab)
     container = owner.container(container_name(lab))
-    for each in LABS:  # Compose makes those of all labs
-        owner.claim_volume(parameter("PROJECT", "pyrlab"), f"{each}-home")
+    claim_homes()
     token = Running.of(container).token if container else secrets.token_hex(24)
     if container and container["State"]["Running"] and Running.of(container).files == str(files):
         # With what it was started with, it just goes on running.
