@@ -307,8 +307,8 @@ def note_cuda(resolver: Resolver, locked: dict[str, str], previous: dict[str, st
     lines = [package.line for package in resolver.packages if package.name in needing(new, locked)]
     print(
         f"pyrlab note: {lists.place(lines)}: brings CUDA libraries of {size:,.0f} MB, which only an NVIDIA GPU uses; "
-        "without them, PyTorch and its like come from an index of their own, named by a line as "
-        "--extra-index-url https://download.pytorch.org/whl/cpu"
+        "without them, PyTorch and its like come from the index for CPUs that pytorch.org names, by a line "
+        "--extra-index-url …"
     )
 
 
@@ -348,8 +348,8 @@ def lock(jupyter: Path, requirements: Path, base_debs: Path, previous: Path, tar
     resolver = Resolver(own, asked, base_debs)
     run = resolver.resolve([*BOTH], draft, "--generate-hashes", *upgrade)
     note_yanked(run.stderr, asked.packages)
-    # Of this, uv has heard all there is to know.
-    resolver.resolve([jupyter.name], RESOLVE / "shared.txt", "--constraints", draft, "--offline")
+    # Of this uv has just heard all there is to know, but for an index that lets nothing be kept, as devpi.
+    resolver.resolve([jupyter.name], RESOLVE / "shared.txt", "--constraints", draft)
     locked = check_hashes(asked.packages, wheels.blocks(EVERYWHERE.sub("", draft.read_text())))
     note_cuda(resolver, locked, before, draft)
     shared = wheels.blocks((RESOLVE / "shared.txt").read_text())
