@@ -36,14 +36,15 @@ SAVE       ?=                           # yes: make proxies writes its parameter
 RUNS       ?= 3                         # how often make bench measures, half an hour each
 
 # What the environment has stays as it is; elsewhere a $ that begins no $(…) and no ${…} is meant as it stands, too, as in
-# $HOME or a password. Blanks and quotation marks around a value are taken off where it is read (pyrlab/parameters.py).
+# $HOME or a password. Blanks around a value are taken off for whatever a recipe runs, but strip would take off those in
+# a path, too: of these, as the quotation marks of all, they are where they are read (pyrlab/parameters.py).
 PARAMETERS := PORT RPORT TBPORT FILES TZ SHM PYTHONBASE BASE CRAN BIOC APTPROXY PIPPROXY PIPHOST http_proxy https_proxy \
   no_proxy CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS P A B APTPORT PIPPORT SAVE RUNS
 parenthesis := $$(
 brace := $${
 meant = $(if $(findstring $(parenthesis),$(value $1))$(findstring $(brace),$(value $1)),$($1),$(subst $$$$,$$,$(value $1)))
 $(foreach name,$(PARAMETERS),$(if $(filter environment,$(origin $(name))),,\
-  $(eval override $(name) := $$(call meant,$(name)))))
+  $(eval override $(name) := $$(if $$(filter FILES CACERT,$(name)),$$(call meant,$(name)),$$(strip $$(call meant,$(name)))))))
 export GIVEN $(PARAMETERS)
 ifeq ($(TZ),)
 unexport TZ # for programs of this machine an empty one is UTC

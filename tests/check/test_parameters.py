@@ -135,6 +135,17 @@ def test_passwords(way: str, checkout: Path, tmp_path: Path) -> None:
         assert typed(way, checkout, "help", "https_proxy", address, path).stdout.strip() == address
 
 
+def test_what_a_recipe_runs_sees_no_blanks(tmp_path: Path) -> None:
+    """pip and git, too, read the proxies in the environment, and take a blank for a part of an address."""
+    checkout = copy_parts(tmp_path / "pyrlab")
+    (checkout / "local.mk").write_text("https_proxy = http://proxy:3128   # the company's\n")
+    (checkout / "Makefile").write_text(f"{MAKEFILE}\nshow:\n\t@env\n")
+    seen = dict(line.split("=", 1) for line in type_make(checkout, "show").stdout.splitlines() if "=" in line)
+    assert seen["https_proxy"] == "http://proxy:3128"
+    names = [name for name in parameters.NAMES if name not in parameters.PATHS]
+    assert [name for name in names if name in seen and seen[name] != seen[name].strip()] == []
+
+
 def test_every_parameter_is_looked_at() -> None:
     """No parameter is forgotten, neither where make hands them on nor where they are read."""
     known = set(re.findall(r"^(\w+)\s*\?=", MAKEFILE, re.MULTILINE))
