@@ -136,7 +136,7 @@ def test_passwords(way: str, checkout: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_recipe_runs_sees_no_blanks(tmp_path: Path) -> None:
-    """pip and git, too, read the proxies in the environment, and take a blank for a part of an address."""
+    """What reads the proxies in the environment, as pip and git, takes a blank for a part of an address."""
     checkout = copy_parts(tmp_path / "pyrlab")
     (checkout / "local.mk").write_text("https_proxy = http://proxy:3128   # the company's\n")
     (checkout / "Makefile").write_text(f"{MAKEFILE}\nshow:\n\t@env\n")
