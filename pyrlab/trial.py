@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from pyrlab import owner
 from pyrlab.docker import Problem, docker, last_words
+from pyrlab.engine import fault
 
 LABEL = "org.pyrlab.trial"
 # As compose.yaml starts a lab, but apart from everything: no network, no port, no volume.
@@ -32,6 +33,8 @@ def start_once(labs: Mapping[str, str], changed: str) -> None:
         for lab, trial in trials.items():
             said = trial.communicate()[1]
             if trial.returncode:
+                if found := fault():
+                    raise Problem(str(found))
                 last_words(containers[lab])
                 why = ended(containers[lab]) or (said.strip() or "it does not answer").splitlines()[-1]
                 raise Problem(

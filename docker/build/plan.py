@@ -108,7 +108,7 @@ class Packages:
         """
         with (CACHE / "pyrlab-environment.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (ENVIRONMENT / "pyvenv.cfg").exists():
+            if not (ENVIRONMENT / "bin/python").exists():  # or it is a link to the Python of another base
                 uv("venv", "--clear", "--quiet", ENVIRONMENT)
             plan = BESIDE / "plan.txt"
             plan.write_text(self.lines([*self.pins]))
