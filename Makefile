@@ -8,7 +8,7 @@ GIVEN := $(filter-out $(before) before,$(.VARIABLES)) \
 PORT       ?= 8888                      # where pylab listens, on 127.0.0.1 only
 RPORT      ?= 9999                      # where rlab listens, likewise
 TBPORT     ?= 6006                      # TensorBoard of pylab, likewise
-FILES      ?= $(HOME)/notebooks         # your notebooks, at ~/work in the labs; made if missing
+FILES      ?= ~/notebooks               # your notebooks, at ~/work in the labs; made if missing
 TZ         ?=                           # the labs' time zone, as in Europe/Berlin; empty: this machine's
 SHM        ?=                           # the most that a lab may have in /dev/shm, as in 2g; empty: half of the memory
 PYTHONBASE ?= python:3.14-slim-trixie   # the Python image to start from
@@ -50,7 +50,8 @@ ifeq ($(TZ),)
 unexport TZ # for programs of this machine an empty one is UTC
 endif
 
-RUN := PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
+# Whatever the language of this machine is, files and sentences are UTF-8, and modules are looked for here.
+RUN := PYTHONUTF8=1 PYTHONIOENCODING= PYTHONSAFEPATH= PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
 
 .DEFAULT_GOAL := help
 .PHONY: help doctor engine engine-ready build build_base build_pylab build_rbase build_rlab pylab rlab \

@@ -20,7 +20,7 @@ def chosen() -> dict[str, str]:
         found["TZ"] = linked(Path(zone)) if zone.startswith("/") else zone
         known = zoneinfo.available_timezones()
         if known and found["TZ"] not in known:
-            raise Problem(f"TZ={zone} is no time zone; {meant(zone, known)}")
+            raise Problem(f"TZ={zone} is no name of a time zone; {meant(zone, known)}")
     if size := parameter("SHM"):
         parts = re.fullmatch(r"([1-9]\d*)([kmg])i?b?", size.lower())
         if not parts:
@@ -30,9 +30,11 @@ def chosen() -> dict[str, str]:
 
 
 def meant(zone: str, known: set[str]) -> str:
-    """What a user may have meant who mistyped a time zone: the one of that city, if only one is."""
-    city = zone.rpartition("/")[2].replace(" ", "_").lower()
-    found = [name for name in known if name.rpartition("/")[2].lower() == city]
+    """What a user may have meant who mistyped a time zone: that of the name, or the city, if only one is."""
+    wanted = re.sub(r"\s*/\s*", "/", zone).replace(" ", "_").lower()
+    found = [name for name in known if name.lower() == wanted]
+    if not found:
+        found = [name for name in known if name.rpartition("/")[2].lower() == wanted.rpartition("/")[2]]
     return f"did you mean {found[0]}?" if len(found) == 1 else "name one as in TZ=Europe/Berlin"
 
 

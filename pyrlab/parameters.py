@@ -53,7 +53,10 @@ def take() -> dict[str, str]:
 
     Returns those that cannot be right, each with a sentence on it.
     """
-    wrong = misspelt(os.environ.get("GIVEN", "").split())
+    wrong = misspelt(os.environ.get("GIVEN", "").split()) | misread(ROOT / "local.mk")
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # so that ~ is what the system has as this user's home, and not /
+    os.environ["FILES"] = unquoted(os.environ.get("FILES", "")) or "~/notebooks"
     for name in NAMES:
         if given := os.environ.get(name):
             value = unquoted(given)
@@ -76,6 +79,31 @@ def misspelt(given: list[str]) -> dict[str, str]:
         if name not in NAMES and name.lower() not in NAMES and close:
             found[name] = f"{name} is no parameter; did you mean {near[close[0]]}?"
     return found
+
+
+def misread(local: Path) -> dict[str, str]:
+    """A sentence for each parameter in local.mk that make takes for something else than it looks."""
+    text = local.read_text(errors="replace") if local.is_file() else ""
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        parts = re.fullmatch(r"(?:export\s+|override\s+)*(\w+)\s*([:?+]*=|:)(.*)", line.strip())
+        if not parts or parts[1] not in NAMES:
+            continue
+        name, sign, value = parts.groups()
+        unknown = [word for word in re.findall(r"\$[({](\w+)[)}]", value.partition("#")[0]) if not is_known(word, text)]
+        if sign == ":":
+            found[name] = f"local.mk line {number} gives {name} no value; write {name} ={value}"
+        elif name in (*PATHS, *ADDRESSES) and re.search(r"[^\s\\]#", value):
+            found[name] = f"local.mk line {number}: make ends {name} before the #; write \\# for one that belongs to it"
+        elif unknown:
+            found[name] = f"local.mk line {number}: $({unknown[0]}) in {name} is not set; write out what it stands for"
+    return found
+
+
+def is_known(variable: str, local: str) -> bool:
+    """Whether make has a value for a variable of local.mk, or may have one."""
+    set_here = rf"\b{variable}\s*[:?+]*=|\bdefine\s+{variable}\b|^-?include\b"
+    return variable in (*NAMES, *os.environ, "CURDIR") or re.search(set_here, local, re.MULTILINE) is not None
 
 
 def unquoted(given: str) -> str:

@@ -30,9 +30,12 @@ def test_as_people_write_it(name: str, given: str, handed_on: str, monkeypatch: 
 @pytest.mark.parametrize(
     ("name", "given", "sentence"),
     [
-        ("TZ", "berlin", "TZ=berlin is no time zone; did you mean Europe/Berlin?"),
-        ("TZ", "UTC+2", "TZ=UTC+2 is no time zone; name one as in TZ=Europe/Berlin"),
-        ("TZ", "/etc/passwd", "TZ=/etc/passwd is no time zone; name one as in TZ=Europe/Berlin"),
+        ("TZ", "berlin", "TZ=berlin is no name of a time zone; did you mean Europe/Berlin?"),
+        ("TZ", "utc", "TZ=utc is no name of a time zone; did you mean UTC?"),
+        ("TZ", "Europe / berlin", "TZ=Europe / berlin is no name of a time zone; did you mean Europe/Berlin?"),
+        ("TZ", "CET-1CEST", "TZ=CET-1CEST is no name of a time zone; name one as in TZ=Europe/Berlin"),
+        ("TZ", "UTC+2", "TZ=UTC+2 is no name of a time zone; name one as in TZ=Europe/Berlin"),
+        ("TZ", "/etc/passwd", "TZ=/etc/passwd is no name of a time zone; name one as in TZ=Europe/Berlin"),
         ("SHM", "64", "SHM=64 is no size; write it as in SHM=2g"),
         ("SHM", "0g", "SHM=0g is no size; write it as in SHM=2g"),
         ("SHM", "half", "SHM=half is no size; write it as in SHM=2g"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 from pathlib import Path
 
@@ -25,6 +27,7 @@ SPELLINGS = [
     ("FILES", '"$HOME/My Notes"', f"{HOME}/My Notes"),
     ("FILES", "notebooks", f"{ROOT}/notebooks"),
     ("FILES", "./new", f"{ROOT}/new"),
+    ("FILES", '""', f"{HOME}/notebooks"),
     ("CACERT", '"~/company ca.pem"', f"{HOME}/company ca.pem"),
     ("TAG", '"v1.2"', "v1.2"),
     ("PROJECT", "' course-2 '", "course-2"),
@@ -99,6 +102,44 @@ def test_refused(way: str, checkout: Path, path: Path) -> None:
         assert run.returncode != 0
         assert "secret" not in run.stdout + run.stderr
         assert files_of(checkout) | {"local.mk"} == before, value
+
+
+MISREAD = [
+    ("PORT: 8890", "local.mk line 2 gives PORT no value; write PORT = 8890"),
+    ("FILES = /srv/C#/notes", r"local.mk line 2: make ends FILES before the #; write \# for one that belongs to it"),
+    ("export https_proxy := http://ada:pa#s@proxy:3128", "local.mk line 2: make ends https_proxy before the #; write "),
+    ("FILES = $(pwd)/notes", "local.mk line 2: $(pwd) in FILES is not set; write out what it stands for"),
+]
+READ = [r"FILES = /srv/C\#/notes", "FILES = $(HOME)/notes", "data = /srv\nFILES := $(data)/x", "FILES = /srv # mine"]
+
+
+def test_misread(checkout: Path, path: Path) -> None:
+    """What make takes for something else than it looks in local.mk is named with its line, and nothing is made."""
+    for lines, said in MISREAD:
+        (checkout / "local.mk").write_text(f"# mine\n{lines}\n")
+        before = files_of(checkout)
+        run = type_make(checkout, "start_pylab", PATH=str(path))
+        assert run.stderr.startswith(f"pyrlab: {said}"), lines
+        assert run.returncode != 0
+        assert files_of(checkout) == before
+    for lines in READ:
+        (checkout / "local.mk").write_text(f"{lines}\n")
+        assert "local.mk" not in type_make(checkout, "start_pylab", PATH=str(path)).stderr, lines
+    (checkout / "local.mk").unlink()
+
+
+@pytest.mark.parametrize("home", [{}, {"HOME": ""}], ids=["unset", "empty"])
+def test_without_home(home: dict[str, str], checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where HOME is not set, as in a service, the notebooks are in the user's home all the same."""
+    monkeypatch.delenv("HOME")
+    shown = type_make(checkout, "help", **home).stdout
+    assert f"[{pwd.getpwuid(os.getuid()).pw_dir}/notebooks]\n" in shown
+
+
+def test_whatever_language(checkout: Path) -> None:
+    """A folder is written as it is called, whatever this machine's language has no letters for."""
+    for strange in ({"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0", "LC_ALL": "de_DE"}, {"PYTHONSAFEPATH": "1"}):
+        assert "[/srv/Grüße 中]\n" in type_make(checkout, "help", "FILES=/srv/Grüße 中", **strange).stdout, strange
 
 
 @pytest.mark.parametrize("way", ["local.mk", "command line"])
