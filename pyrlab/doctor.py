@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import sys
@@ -14,24 +13,12 @@ from urllib.parse import urlsplit
 
 from pyrlab import owner, parameters
 from pyrlab.docker import ROOT, Problem, inspect, parameter, run_main
-from pyrlab.engine import Finding, engine_info, fault, is_here, output, storage
-from pyrlab.lab import LABS, check_port, container_name, port_of
+from pyrlab.engine import OLDEST, Finding, engine_info, fault, is_here, output, storage, version_of
+from pyrlab.lab import LABS, Running, check_port, checked_folder, container_name, ports_of
 from pyrlab.online import ADDRESSES, without_password
 from pyrlab.ready import checkout_fault
 
-OLDEST = {"engine": (26, 1), "Buildx": (0, 13), "Compose": (2, 26)}  # what pyrlab is tested with
 ROOM = 15e9  # bytes that the four default images and their build cache take
-
-
-def version_of(subject: str, text: str) -> Finding:
-    """Whether the version in `text` is one that pyrlab works with."""
-    found = re.search(r"(\d+)\.(\d+)[^\s,]*", text)
-    oldest = ".".join(map(str, OLDEST[subject]))
-    if not found:
-        return Finding(subject, text or "of no version that is told")
-    if (int(found[1]), int(found[2])) < OLDEST[subject]:
-        return Finding(subject, f"{found[0]}, too old", f"upgrade to {oldest} or later")
-    return Finding(subject, f"{found[0]} ({oldest} or later will do)")
 
 
 def engine(info: dict[str, Any]) -> Iterator[Finding]:
@@ -43,7 +30,9 @@ def engine(info: dict[str, Any]) -> Iterator[Finding]:
         yield version_of("engine", server)
     for plugin in (info.get("ClientInfo") or {}).get("Plugins") or []:
         if (name := str(plugin.get("Name")).capitalize()) in OLDEST:
-            yield version_of(name, str(plugin.get("Version")))
+            found = version_of(name, str(plugin.get("Version")))
+            if found != ill:
+                yield found
     if server:
         yield Finding("image store", "containerd" if "containerd" in str(info.get("DriverStatus")) else "classic")
     if server and is_here(info) and not (ill and ill.subject == "disk"):
@@ -59,18 +48,24 @@ def disk(root: Path) -> Finding:
 
 def ports(answers: bool) -> Iterator[Finding]:
     """Whether the ports of the labs are free, or taken by the labs themselves."""
-    for lab, name in LABS.items():
+    for lab, own in LABS.items():
         container = inspect("container", container_name(lab)) if answers else None
         if container and container["State"]["Running"] and owner.is_own(container["Config"]["Labels"]):
-            yield Finding(name, f"{lab} runs there")
+            yield Finding(own, f"{lab} runs at {Running.of(container).port}")
             continue
         try:
-            port = port_of(lab)
-            check_port(port, name)
+            needed = ports_of(lab)
         except Problem as problem:
-            yield Finding(name, parameter(name), str(problem))
-        else:
-            yield Finding(name, f"{port} is free for {lab}")
+            yield Finding(own, parameter(own), str(problem))
+            continue
+        for name, port in needed.items():
+            try:
+                check_port(port, name)
+            except Problem as problem:
+                known = Finding(name, str(port), str(problem))
+                yield known if answers else Finding(name, f"{port} is in use, perhaps by {lab}")
+            else:
+                yield Finding(name, f"{port} is free for {lab}")
 
 
 def user() -> Finding:
@@ -80,10 +75,11 @@ def user() -> Finding:
 
 def files() -> Finding:
     """The notebooks folder."""
-    path = Path(parameter("FILES", str(Path.home() / "notebooks")))
-    if path.exists() and not path.is_dir():
-        return Finding("FILES", f"{path} is a file", "name a folder: make start_pylab FILES=…")
-    return Finding("FILES", f"{path}{'' if path.is_dir() else ' (will be made)'}")
+    try:
+        path = checked_folder()
+    except Problem as problem:
+        return Finding("FILES", parameter("FILES"), str(problem))
+    return Finding("FILES", f"{path}{'' if path.exists() else ' (will be made)'}")
 
 
 def proxies() -> Iterator[Finding]:

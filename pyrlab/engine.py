@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,7 @@ PLUGINS = {
     "buildx": "install docker-buildx, or of Docker's own packages docker-buildx-plugin",
     "compose": "install docker-compose, on Ubuntu docker-compose-v2, or of Docker's own packages docker-compose-plugin",
 }
+OLDEST = {"engine": (26, 1), "Buildx": (0, 13), "Compose": (2, 26)}  # what pyrlab is tested with
 FULL = 10e6  # bytes that are left on a full disk
 
 
@@ -128,12 +130,18 @@ def knock(address: str) -> OSError | None:
 
 def illness(info: dict[str, Any]) -> Finding | None:
     """What is wrong with an engine that answers."""
-    plugins = {plugin.get("Name") for plugin in info.get("ClientInfo", {}).get("Plugins") or []}
+    plugins = {plugin.get("Name"): plugin.get("Version") for plugin in info.get("ClientInfo", {}).get("Plugins") or []}
     for plugin, mend in PLUGINS.items():
         if plugin not in plugins:
             return Finding(plugin.capitalize(), f"docker has no {plugin.capitalize()}", mend)
-    if not is_here(info):
-        return None
+    buildx = version_of("Buildx", str(plugins["buildx"]))
+    if buildx.mend:  # an older one builds nothing, but engine and Compose may do
+        return buildx
+    return settings_fault() or (illness_here(info) if is_here(info) else None)
+
+
+def illness_here(info: dict[str, Any]) -> Finding | None:
+    """The same of one on this machine."""
     if not Path("/sys/class/net/docker0").exists() and not is_rootless(info):
         option = '{{index .Options "com.docker.network.bridge.name"}}'
         bridge = output("docker", "network", "inspect", "bridge", "--format", option)
@@ -144,6 +152,28 @@ def illness(info: dict[str, Any]) -> Finding | None:
     if shutil.disk_usage(storage(info)).free < FULL:
         return FULL_DISK
     return None
+
+
+def version_of(subject: str, text: str) -> Finding:
+    """Whether the version in `text` is one that pyrlab works with."""
+    found = re.search(r"(\d+)\.(\d+)[^\s,]*", text)
+    oldest = ".".join(map(str, OLDEST[subject]))
+    if not found:
+        return Finding(subject, text or "of no version that is told")
+    if (int(found[1]), int(found[2])) < OLDEST[subject]:
+        return Finding(subject, f"{subject} {found[0]} is too old", f"upgrade to {oldest} or later")
+    return Finding(subject, f"{found[0]} ({oldest} or later will do)")
+
+
+def settings_fault() -> Finding | None:
+    """That Buildx may not write where it keeps its settings, without which it builds nothing."""
+    docker = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")  # noqa: PTH111  # Path's may fail
+    folder = Path(os.environ.get("BUILDX_CONFIG") or Path(docker, "buildx"))
+    there = next(path for path in (folder, *folder.parents, Path()) if os.path.lexists(path))
+    if os.access(there, os.W_OK | os.X_OK):
+        return None
+    what = f"Buildx keeps its settings in {folder}, where you may not write"
+    return Finding("Buildx", what, "BUILDX_CONFIG names another folder: export BUILDX_CONFIG=/tmp/buildx")
 
 
 def is_here(info: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from pyrlab.online import environment_of, lab_environment
 
 LABS = {"pylab": "PORT", "rlab": "RPORT"}
 PORTS = {"PORT": "8888", "RPORT": "9999", "TBPORT": "6006"}
+LONGEST = 255  # bytes of a file's name
 JOVYAN = (1000, 100)  # uid and gid of the images' own user
 
 
@@ -70,15 +72,15 @@ def port_number(name: str) -> int:
     return int(parameter(name, PORTS[name]))
 
 
-def port_of(lab: str) -> int:
-    """The port that a lab is to listen on; raises Problem where that cannot be."""
+def ports_of(lab: str) -> dict[str, int]:
+    """The ports that a lab is to listen on, by their parameters; raises Problem where that cannot be."""
     name = LABS[lab]
-    port = port_number(name)
-    if port == port_number("TBPORT"):
+    port, tensorboard = port_number(name), port_number("TBPORT")
+    if port == tensorboard:
         raise Problem(
             f"{name}={port} is TensorBoard's port (TBPORT); choose another, as in make {name}=8889 start_{lab}"
         )
-    return port
+    return {name: port, "TBPORT": tensorboard} if lab == "pylab" else {name: port}
 
 
 def check_port(port: int, name: str) -> None:
@@ -93,24 +95,36 @@ def check_port(port: int, name: str) -> None:
             raise Problem(f"port {port} is in use; choose another, as in make {name}={port + 1} …") from None
 
 
+def checked_folder() -> Path:
+    """The folder to mount at ~/work, whether it is there or not; raises Problem where it cannot be one."""
+    path = Path(parameter("FILES")).absolute()
+    if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
+        raise Problem(f"FILES={path} cannot be made: a name in it has more than {LONGEST} bytes")
+    there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+    if there == path:
+        if path.is_symlink() and not path.exists():
+            raise Problem(f"FILES={path} is a link that leads nowhere; name a folder for your notebooks")
+        if not path.is_dir():
+            raise Problem(f"FILES={path} is no folder; name one for your notebooks")
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise Problem(f"FILES={path} is not readable and writable for you; name another folder")
+    elif not there.is_dir():
+        raise Problem(f"FILES={path} cannot be made: a part of that path is a file")
+    elif not os.access(there, os.W_OK | os.X_OK):
+        raise Problem(f"FILES={path} cannot be made: you may not write in {there}")
+    return path
+
+
 def files_folder() -> Path:
-    """The folder to mount at ~/work, made if missing; raises Problem where it cannot be one."""
-    path = Path(parameter("FILES", str(Path.home() / "notebooks"))).expanduser().absolute()
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        pass
-    except NotADirectoryError:
-        raise Problem(f"FILES={path} cannot be made: a part of that path is a file") from None
-    except PermissionError:
-        raise Problem(f"FILES={path} cannot be made: you may not write there") from None
-    else:
+    """The same, made if missing."""
+    path = checked_folder()
+    if not path.is_dir():
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise Problem(f"FILES={path} cannot be made: {error.strerror}") from None
         shutil.copytree(ROOT / "notebooks", path / "samples")
         print(f"made {path} for your notebooks, with pyrlab's samples in it")
-    if not path.is_dir():
-        raise Problem(f"FILES={path} is no folder; name one for your notebooks")
-    if not os.access(path, os.W_OK):
-        raise Problem(f"FILES={path} is not writable for you; name another folder")
     return path
 
 
@@ -150,14 +164,33 @@ def check(lab: str) -> tuple[int, Path]:
     container = owner.container(container_name(lab))
     published = container["NetworkSettings"]["Ports"].values() if container else []
     own = {int(binding["HostPort"]) for bindings in published for binding in bindings or []}
-    port = port_of(lab)
-    needed = {LABS[lab]: port}
-    if lab == "pylab":
-        needed["TBPORT"] = port_number("TBPORT")
+    needed = ports_of(lab)
     for name, number in needed.items():
         if number not in own:
             check_port(number, name)
-    return port, files_folder()
+    return needed[LABS[lab]], files_folder()
+
+
+def has_networks(container: dict[str, Any]) -> bool:
+    """Whether the networks of a container are there, without which it cannot start; docker network prune takes them."""
+    networks = container["NetworkSettings"]["Networks"].values()
+    return all(inspect("network", each["NetworkID"]) for each in networks if each["NetworkID"])
+
+
+def thaw(name: str) -> None:
+    """Let a container go on that was frozen with docker pause, and wait until its next health check has seen that."""
+    docker("unpause", name)
+    deadline = time.monotonic() + 60
+    while docker("inspect", "--format", "{{.State.Health.Status}}", name).strip() != "healthy":
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.5)
+
+
+def goes_on(container: dict[str, Any], files: Path) -> bool:
+    """Whether a lab runs as it is to, over these notebooks and with what this checkout has mounted there."""
+    same = Running.of(container).files == str(files) and container["Config"]["Labels"].get(owner.CHECKOUT) == str(ROOT)
+    return same and bool(container["State"]["Running"])
 
 
 def start(lab: str, browse: bool) -> None:
@@ -166,7 +199,9 @@ def start(lab: str, browse: bool) -> None:
     container = owner.container(container_name(lab))
     claim_homes()
     token = Running.of(container).token if container else secrets.token_hex(24)
-    if container and container["State"]["Running"] and Running.of(container).files == str(files):
+    if container and container["State"]["Paused"]:
+        thaw(container_name(lab))
+    if container and goes_on(container, files):
         # With what it was started with, it just goes on running.
         environment = environment_of(container) | machine.of(container)
         environment["WORK"], environment["LAB_USER"] = mounted_work(container), container["Config"]["User"]
@@ -178,11 +213,14 @@ def start(lab: str, browse: bool) -> None:
         environment["WORK"] = str(work)
     environment |= {"FILES": str(files), "JUPYTER_TOKEN": token, **machine.chosen(), **owner.environment()}
     command = [*COMPOSE, "up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", lab]
+    if container and not has_networks(container):
+        command.append("--force-recreate")
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if container:
         drop_image(container["Image"])  # which a newer one may have replaced while this container held it
     if run.returncode:
-        last_words(container_name(lab))
+        if "Error response from daemon" not in run.stderr:  # else its log is that of the time before
+            last_words(container_name(lab))
         raise Problem(f"{lab} did not start: {(run.stderr.strip() or 'see its log above').splitlines()[-1]}")
     found = running(lab)
     print(f"{lab} is ready: {found.url()}")

@@ -285,6 +285,24 @@ def install_package(files: Path, lab: str) -> None:
     shell(f"pip install --quiet --no-index ~/work/{wheel.name}", lab, SPARE)
 
 
+def health() -> str:
+    """What the engine's health checks say of the spare pylab."""
+    return docker("container", "inspect", "--format", "{{.State.Health.Status}}", f"{SPARE}-pylab")
+
+
+def test_engine_cleared(spare: Make) -> None:
+    """A lab that was frozen, or whose network went with docker network prune, starts with the same token."""
+    address, token = url_in(succeeded(spare("start_pylab")))
+    docker("pause", f"{SPARE}-pylab")
+    assert until(lambda: health() == "unhealthy", 120)
+    assert url_in(succeeded(spare("start_pylab"))) == (address, token)
+    assert answer(f"{address}api")[0] == 200
+    succeeded(spare("stop"))
+    docker("network", "rm", f"{SPARE}_default")
+    assert url_in(succeeded(spare("start_pylab"))) == (address, token)
+    assert answer(f"{address}api")[0] == 200
+
+
 def test_stop(spare: Make, pylab: Lab) -> None:
     """Stopping says what was stopped and how to go on, harms no other lab, and may be repeated."""
     succeeded(spare("start_pylab"))
@@ -407,7 +425,8 @@ def test_files_is_a_file(below: str, said: str, spare: Make, tmp_path: Path) -> 
 def test_files_is_a_broken_link(spare: Make, tmp_path: Path) -> None:
     """A user whose FILES is a link to a folder that is away, as a disk not mounted, is told so."""
     (tmp_path / "link").symlink_to(tmp_path / "books")
-    assert f"FILES={tmp_path}/link is no folder" in refusal(spare("start_pylab", FILES=f"{tmp_path}/link"))
+    said = refusal(spare("start_pylab", FILES=f"{tmp_path}/link"))
+    assert said.startswith(f"pyrlab: FILES={tmp_path}/link is a link that leads nowhere; ")
     nothing_made(tmp_path / "books")
 
 

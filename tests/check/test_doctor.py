@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -159,6 +160,35 @@ def test_read_only(checkout: Path) -> None:
     with read_only(checkout):
         sentence = f"{checkout} is read-only, or not yours to write in; clone pyrlab where you may write"
         check(checkout, sentence, "engine-ready", ".venv/ready")
+
+
+def test_folder(checkout: Path, tmp_path: Path) -> None:
+    """A folder that could not be that of the notebooks is told before a lab is started."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "closed").mkdir()
+    wrong = {
+        "file": "is no folder; name one for your notebooks",
+        "file/notes": "cannot be made: a part of that path is a file",
+        "link": "is a link that leads nowhere; name a folder for your notebooks",
+        "long" * 64: "cannot be made: a name in it has more than 255 bytes",
+        "closed": "is not readable and writable for you; name another folder",
+        "closed/notes": f"cannot be made: you may not write in {tmp_path}/closed",
+    }
+    with read_only(tmp_path / "closed"):
+        for name, said in wrong.items():
+            doctor = type_make(checkout, "doctor", FILES=f"{tmp_path}/{name}").stdout
+            assert f"mend: FILES={tmp_path}/{name} {said}\n" in doctor, name
+    doctor = type_make(checkout, "doctor", FILES=f"{tmp_path}/new/notes").stdout
+    assert f"ok  FILES        {tmp_path}/new/notes (will be made)\n" in doctor
+
+
+def test_ports(checkout: Path, started: str) -> None:
+    """A port that something has is told, of TensorBoard, too; where no engine can be asked, nobody is accused."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        doctor = type_make(checkout, "doctor", TBPORT=str(port), DOCKER_HOST=NOWHERE, PATH=started).stdout
+        assert f"ok  TBPORT       {port} is in use, perhaps by pylab\n" in doctor
 
 
 def test_old_python(checkout: Path) -> None:

@@ -83,6 +83,26 @@ def test_parts_missing(plugins: list[dict[str, str]], said: str) -> None:
     assert str(engine.illness(info)).startswith(said)
 
 
+def test_old_buildx() -> None:
+    """A Buildx that could build nothing is told before one tries."""
+    plugins = [{"Name": "buildx", "Version": "v0.10.4"}, BOTH[1]]
+    info = {"ServerVersion": "28.5.2", "ClientInfo": {"Plugins": plugins}}
+    assert str(engine.illness(info)) == "Buildx 0.10.4 is too old; upgrade to 0.13 or later"
+
+
+def test_nowhere_for_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home in which Buildx cannot write is told, with what Buildx takes instead."""
+    info = {"ServerVersion": "28.5.2", "ClientInfo": {"Plugins": BOTH}}
+    (tmp_path / "home").touch()
+    for name in ("BUILDX_CONFIG", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    said = f"Buildx keeps its settings in {tmp_path}/home/.docker/buildx, where you may not write; BUILDX_CONFIG names "
+    assert str(engine.illness(info)).startswith(said)
+    monkeypatch.setenv("BUILDX_CONFIG", str(tmp_path / "buildx"))
+    assert engine.illness(info) is None
+
+
 def test_engine_elsewhere() -> None:
     """An engine on another machine is not blamed for what this one lacks."""
     info = {"ServerVersion": "28.5.2", "Name": "elsewhere", "DockerRootDir": "/", "ClientInfo": {"Plugins": BOTH}}

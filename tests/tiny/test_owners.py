@@ -99,6 +99,22 @@ def test_two_sets(first: Lab, second: Make) -> None:
         assert docker("container", "inspect", first.container, "--format", "{{.State.Running}}") == "true"
 
 
+def test_moved_checkout(tiny: Path, place: Path) -> None:
+    """A lab whose checkout was moved while it ran is still one's own, and starts again from there."""
+    project = f"{OWN}-moved"
+    checkout = copy_checkout(place / "here", tiny)
+
+    def make(*targets: str) -> Run:
+        return make_there(*targets, PROJECT=project)
+
+    make_there = make_in(checkout, place / "moved-books")
+    with running_lab("pylab", make, project, place / "moved-books", 0) as lab:
+        checkout = checkout.rename(place / "there")
+        make_there = make_in(checkout, place / "moved-books")
+        assert lab.token in succeeded(make("start_pylab"))
+        assert docker("container", "inspect", lab.container, "--format", "{{.State.Running}}") == "true"
+
+
 def test_strange_settings(first: Lab, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What other projects tell Compose steers no lab."""
     monkeypatch.setenv("COMPOSE_PROJECT_NAME", "elsewhere")
