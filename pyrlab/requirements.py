@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,7 +13,6 @@ from urllib.parse import unquote
 from pyrlab.docker import ROOT, Problem
 
 LIST = "requirements.txt"
-OPTION = re.compile(r"\s*(-r|--requirement|-c|--constraint)(?:\s*=\s*|\s*)(\S.*)")
 WHEEL = re.compile(r"\s*(?:[^\s@]+\s*@\s*file:)?(?!\w+:)([^\s;@]+?\.whl)\b")
 USER = re.compile(r"(?<=://)([^/\s@]+)@([^/\s:]+)")  # and password, of an address, and its host
 VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
@@ -23,8 +24,16 @@ def inside(path: str) -> bool:
     return not Path(path).is_absolute() and place.is_file() and place.is_relative_to(ROOT.resolve())
 
 
-def texts(*options: str) -> dict[str, str]:
-    """The text of requirements.txt and of every list that it points at with one of `options`, by their place."""
+def pointers() -> argparse.ArgumentParser:
+    """What reads the options that point at lists, as pip does."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-r", "--requirement", action="append", default=[])
+    parser.add_argument("-c", "--constraint", action="append", default=[])
+    return parser
+
+
+def texts(constraints: bool) -> dict[str, str]:
+    """The text of requirements.txt and of every list that it points at, if only as `constraints`, by their place."""
     found: dict[str, str] = {}
     pending = [LIST]
     while pending:
@@ -32,23 +41,25 @@ def texts(*options: str) -> dict[str, str]:
         if name in found or not inside(name):  # what is wrong with such a line, the build says
             continue
         found[name] = (ROOT / name).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
-        pointers = (OPTION.match(without_comment(line)) for line in found[name].splitlines())
-        pending += [
-            os.path.normpath(Path(name).parent / pointer[2].strip(" \t'\""))
-            for pointer in pointers
-            if pointer and pointer[1] in options
-        ]
+        for line in found[name].splitlines():
+            try:
+                words = shlex.split(without_comment(line))
+                options = pointers().parse_known_args(words if words[:1] and words[0].startswith("-") else [])[0]
+            except (ValueError, argparse.ArgumentError):
+                continue
+            named = [*options.requirement, *(options.constraint if constraints else ())]
+            pending += [os.path.normpath(Path(name).parent / other) for other in named]
     return found
 
 
 def lists() -> dict[str, str]:
     """The lists that ask for packages, and those that only constrain them."""
-    return texts("-r", "--requirement", "-c", "--constraint")
+    return texts(constraints=True)
 
 
 def asking() -> dict[str, str]:
     """The lists that ask for packages."""
-    return texts("-r", "--requirement")
+    return texts(constraints=False)
 
 
 def without_comment(line: str) -> str:

@@ -87,7 +87,10 @@ def sentence(name: str, words: str) -> str:
             return f"{name} could not be compiled: {line.removeprefix('Error: ').rstrip('.')}{remedy}"
     said = [line for line in lines if re.search(r"[Ee]rror\b", line) and not re.search(FRAME, line)]
     said = said or lines[-1:] or ["it says nothing"]
-    return f"{name} could not be compiled: {said[-1].removeprefix('error: ')}"
+    last = said[-1].removeprefix("error: ")
+    if last.endswith(":"):  # what it is stands below
+        last += next((f" {line}" for line in lines[lines.index(said[-1]) + 1 :] if re.search(r"\w", line)), "")
+    return f"{name} could not be compiled: {last}"
 
 
 class Cache:

@@ -56,7 +56,10 @@ def known_packages() -> set[str]:
 @functools.cache
 def providers(name: str) -> list[str]:
     """The packages that provide a virtual one."""
-    shown = apt_cache("showpkg", name).partition("Reverse Provides: \n")[2]
+    about = apt_cache("showpkg", name)
+    if not about.startswith(f"Package: {name}\n"):  # apt-cache takes what it does not know for a pattern
+        return []
+    shown = about.partition("Reverse Provides: \n")[2]
     return sorted({line.split()[0] for line in shown.splitlines()})
 
 
@@ -129,8 +132,10 @@ def replacing(name: str) -> list[str]:
 
 def malformed(text: str, known: set[str]) -> str:
     """What is wrong with a line that has not the form of a name, or of one with a version."""
+    if re.search(r"://|\bppa:|\.deb$", text):
+        return f"'{text}' is no name; all that a list installs comes from Debian's archive"
     words = re.split(r"[\s,;'\"\\]+", re.sub(r"^.*\binstall\b", "", text))
-    names = [word for word in words if re.fullmatch(LINE, word)]
+    names = [word for word in words if re.fullmatch(LINE, word) and (word in known or not word[0].isdigit())]
     if known & {name.partition("=")[0] for name in names}:
         return f"'{text}' is no name; write one name a line: {', '.join(names)}"
     begin = re.match(NAME, text)
@@ -164,7 +169,16 @@ def missing(name: str, known: set[str], other: dict[str, str]) -> str:
         return f"{lacks}, but {' and '.join(same)}"
     if len(new := replacing(name)) == 1:
         return f"{lacks}; {new[0]} replaces it"
-    return f"{lacks}; the release before had it" if other else lacks + lists.suggestion(name, known)
+    if other:
+        return f"{lacks}; the release before had it"
+    return lacks + (other_list(name, known) or lists.suggestion(name, known))
+
+
+def other_list(name: str, known: set[str]) -> str:
+    """In which list a name belongs that is not Debian's, if Debian calls something after it."""
+    if f"python3-{name}" in known:
+        return "; Python packages go into requirements.txt"
+    return "; R packages go into r_packages.txt" if f"r-cran-{name}" in known else ""
 
 
 def other_numbers(name: str, known: set[str]) -> list[str]:

@@ -26,7 +26,10 @@ class Line:
 def content(path: Path) -> str:
     """The text of the list at `path`, or stop where it is in another encoding."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
+        return re.sub(
+            "[\u00a0\u202f\u200b\ufeff]", " ", text
+        )  # blanks that only look so, as in what is copied from a page
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + 1
         sys.exit(f"pyrlab: {path.name} line {number}: not UTF-8; save the list as text in UTF-8")

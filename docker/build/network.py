@@ -158,10 +158,11 @@ def fetch(url: str, proxies: dict[str, str] | None = None) -> bytes:
         raise OSError(f"its answer is not HTTP: {error}") from error
 
 
-def run(command: list[str], quiet: bool = False) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], quiet: bool = False, explains: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command that goes online; what it says, of a `quiet` one on stderr only, is shown and kept as `stderr`.
 
-    Stops with a sentence where a proxy is to blame for its failure. Nothing that is said names a proxy.
+    Stops with a sentence where a proxy is to blame for its failure, if that is to be told. Nothing that is said names a
+    proxy.
     """
     conceal = concealer(parameters())
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -173,7 +174,7 @@ def run(command: list[str], quiet: bool = False) -> subprocess.CompletedProcess[
             words += line
             sys.stderr.write(conceal(line))
             sys.stderr.flush()
-    if process.returncode and (sentence := explain(words)):
+    if process.returncode and explains and (sentence := explain(words)):
         sys.exit(f"pyrlab: {sentence}")
     return subprocess.CompletedProcess(command, process.returncode, stderr=conceal(words))
 
@@ -259,7 +260,7 @@ def trouble(url: str, own: str, sign: bytes) -> str:
     if code == 200:
         return f"{who} answers with another page than asked for, perhaps one to log in; try it in a browser"
     if code in (401, 407):
-        return DENIED.format(own if code == 401 and own else who)
+        return DENIED.format((own or parts.hostname) if code == 401 else who)
     if code:
         return f"{who} answers {code} {reason}, and gives no packages; ask whoever runs it"
     if name:

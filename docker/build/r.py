@@ -50,7 +50,7 @@ FETCHED = COMPILED / "archives"  # by sha256: what was fetched before
 SOURCE = "/tmp/source"  # what is compiled, each package in its folder
 NAME = r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]"
 REFERENCE = re.compile(rf"(?:(cran|bioc)::)?({NAME})(?:(?:@?\s*(>=|==)\s*|@)([0-9][0-9.-]*))?")
-GITHUB = re.compile(r"(?:github::)?([\w.-]+)/([\w.-]+)(?:@([\w./-]+))?")
+GITHUB = re.compile(r"(?:github::)?([\w-]+)/(?!\S+\.tar\.gz)([\w.-]+)(?:@([\w./-]+))?")
 GITHUB_ADDRESS = "https://github.com"
 FETCHED_FROM = "# R packages that are not from Debian, of repositories "
 OPTION = r"\b(lib|repos|type|version|ref|dependencies|quietly|character\.only)\s*=\s*[^,)]+"  # of R's functions
@@ -329,8 +329,15 @@ class Resolver:
 
     def malformed(self, text: str) -> str:
         """What is wrong with a line that has not the form of a name, or of another reference."""
-        if debian := re.fullmatch(r"r-(?:cran|bioc)-(\S+)", text):
-            return f"'{text}' is Debian's name; write {self.called.get(debian[1], debian[1])}"
+        other = re.fullmatch(r"(?:conda-forge::)?r-(?:cran-|bioc-)?(\S+)", text)
+        if other and other[1] in self.debian:
+            return f"'{text}' is Debian's or conda's name; write {self.called.get(other[1], other[1])}"
+        if page := re.fullmatch(r"(?:https?://)?github\.com/([\w-]+/[\w.-]+?)(?:\.git)?/?", text):
+            return f"'{text}' is the address of a page; write github::{page[1]}"
+        if text.startswith(("http://", "https://")):
+            return f"'{text}' is no name; of the address of a package's archive, write url::{text}"
+        if version := re.fullmatch(rf"({NAME})\s*\(?\s*(>=|={{0,2}})\s*([0-9][0-9.-]*)\)?", text):
+            return f"'{text}' is no name; write {version[1]}{'>=' if '>' in version[2] else '@'}{version[3]}"
         if names := named_by_code(text) or self.several(text):
             return f"'{text}' is no name; write one name a line: {', '.join(names)}"
         example = "ggplot2, ggplot2>=3.5, ggplot2@3.5.2, github::owner/repo@ref, bioc::name or url::https://…"
@@ -443,11 +450,12 @@ cat(getOption("HTTPUserAgent"), getOption("repos")["CRAN"], utils:::.get_reposit
 
 def named_by_code(text: str) -> list[str]:
     """The packages that a line of R installs or loads, as a list names them."""
-    call = re.search(r"\b(install\w*|install\.packages|pkg_install|pak|library|require)\s*\((.*)\)", text)
+    if loaded := re.findall(rf"\b(?:library|require|requireNamespace)\s*\(\W*({NAME})", text):
+        return [*dict.fromkeys(loaded)]
+    call = re.search(r"\b(install\w*|install\.packages|pkg_install|pak|c|p_load)\s*\((.*)\)", text)
     if not call:
         return []
-    bare = call[1] in ("library", "require")
-    found = re.findall(rf"^\W*({NAME})" if bare else r"[\"']([^\"']+)[\"']", re.sub(OPTION, "", call[2]))
+    found = re.findall(NAME if call[1] == "p_load" else r"[\"']([^\"']+)[\"']", re.sub(OPTION, "", call[2]))
     names = [name for name in found if re.fullmatch(NAME, name) or GITHUB.fullmatch(name)]
     return [f"bioc::{name}" if "BiocManager" in text else f"github::{name}" if "/" in name else name for name in names]
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shlex
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,12 @@ from lists import Line, Problems
 
 BUILD_A_WHEEL = "build a wheel of it (pip wheel --no-deps --wheel-dir wheels FOLDER) and name that: ./wheels/NAME.whl"
 INDEXES = ("--index-url", "--extra-index-url", "--find-links")
+ARCHIVE = r"\.(whl|zip|tar|tar\.\w+|t[bglx]z)$"  # at the end of an address: what uv installs from
+FOREIGN = {  # how other files begin that are taken for a list
+    r"Package\s+Version\b|-+ -+": "a table for people",
+    r"(name|channels|dependencies):( |$)": "an environment of conda",
+    r"\[+[\w.-]+\]+$": "a file in TOML",
+}
 
 
 class OptionError(Exception):
@@ -81,13 +88,13 @@ class Demands:
             return
         self.seen.add(path)
         lines = [*logical_lines(path, str(path.relative_to(self.root)))]
-        if printed := [line for line in lines if re.match(r"Package\s+Version\b|-+ -+", line.text)]:
-            table = lines[lines.index(printed[0]) :]
-            what = "this is a table for people"
-            self.problems.note(f"{what}; pip list --format=freeze prints what can stand in a list", *table)
-            lines = lines[: lines.index(printed[0])]
+        for pattern, what in FOREIGN.items():
+            if found := next((line for line in lines if re.match(pattern, line.text)), None):
+                rest = lines[lines.index(found) :]
+                self.problems.note(f"this is {what}; pip list --format=freeze prints what can stand in a list", *rest)
+                lines = lines[: -len(rest)]
         for line in lines:
-            if line.text.startswith("-"):
+            if re.match(r"-\S", line.text):
                 self.option(line, constrains)
             else:
                 self.package(line, constrains)
@@ -96,8 +103,10 @@ class Demands:
         """Take in a line of options."""
         try:
             options = vars(Options().parse_args(shlex.split(line.text)))
-        except (OptionError, ValueError):
-            self.problems.note(f"pyrlab does not know the option '{line.text}'; take it out", line)
+        except (OptionError, ValueError) as error:
+            unknown = f"pyrlab does not know the option '{line.text}'; take it out"
+            reason = str(error).rpartition(": ")[2].lower()
+            self.problems.note(unknown if "unrec" in str(error) else f"'{line.text}' cannot be read: {reason}", line)
             return
         for name, value in options.items():
             if name in ("--requirement", "--constraint"):
@@ -107,6 +116,8 @@ class Demands:
                 self.problems.note(f"{what}; {BUILD_A_WHEEL}", line)
             elif problem := unfit(name, value):
                 self.problems.note(f"'{line.text}': {problem}", line)
+            elif name == "--index-url":  # of several, pip takes the last
+                self.options[name], self.indexes = [value], self.indexes | {value: line}
             else:
                 self.options.setdefault(name, []).append(value)
                 self.indexes |= {value: line} if name in INDEXES else {}
@@ -128,13 +139,15 @@ class Demands:
 
     def package(self, line: Line, constrains: bool) -> None:
         """Take in a line that asks for a package."""
-        text, *options = re.split(r"\s(?=--)", line.text)
+        command = re.search(r"\sinstall\s", line.text)
+        text, *options = [line.text] if command else re.split(r"\s(?=--)", line.text)
         hashes = [
             match[1] for option in options if (match := re.fullmatch(r"\s*--hash[= ](sha256:[0-9a-f]{64})\s*", option))
         ]
         if len(hashes) != len(options):
             wrong = next(option.strip() for option in options if not re.search("--hash[= ]sha256:[0-9a-f]{64}", option))
-            self.problems.note(f"'{wrong}' is not supported here; of options a package may have --hash=sha256:…", line)
+            may = "of options a package may have --hash=sha256: and 64 hexadecimal digits"
+            self.problems.note(f"'{wrong}' is not supported here; {may}", line)
             return
         try:
             package = self.parsed(line, text.strip(), frozenset(hashes))
@@ -145,6 +158,12 @@ class Demands:
 
     def parsed(self, line: Line, text: str, hashes: frozenset[str]) -> Package:
         """The package that `text` asks for; raises ValueError with what is wrong with it."""
+        page = re.match(r"(?:[^@;/]+@\s*)?(https?://[^\s;#?]+)", text)
+        if page and not re.search(ARCHIVE, page[1]):
+            raise ValueError(
+                f"{page[1]} is the address of a page, and of no file of a package; a name alone is found in the "
+                "index, and a git repository is written as NAME @ git+https://…"
+            )
         if re.match(r"(\w+\+)?\w+://", text) and not text.startswith("file:"):  # an address alone
             named = re.search(r"[#&]egg=([\w.-]+)|/([\w.]+)-[^/]*\.whl", text)
             return Package(line, canonicalize_name(named[1] or named[2]) if named else "", text, None, hashes)
@@ -156,6 +175,8 @@ class Demands:
             need = Requirement(text)
         except InvalidRequirement:
             raise ValueError(f"'{text}' is not a requirement pip would understand{meant(text)}") from None
+        if need.url and "://" not in need.url:
+            raise ValueError(f"'{text}' has no address after the @; did you mean {need.name}=={need.url}?")
         limits = bool(need.specifier or need.url)
         return Package(line, canonicalize_name(need.name), str(need), need.marker, hashes, limits)
 
@@ -163,7 +184,7 @@ class Demands:
         """The wheel in the checkout that a line names; raises ValueError for whatever else it names."""
         found = re.fullmatch(r"(.*?\.whl)(\[[\w., -]*\])?", place)
         path = Path(os.path.normpath(self.root / (found[1] if found else place)))
-        if place.startswith(("//", "/", "~")):
+        if re.match(r"[/~]|\w:[\\/]", place):
             raise ValueError(
                 "a file of the machine where the list was written is on no other; "
                 "there, pip list --format=freeze prints the names and versions instead"
@@ -180,6 +201,8 @@ class Demands:
             own, *_ = parse_wheel_filename(path.name)
         except InvalidWheelFilename:
             raise ValueError(f"{path.name} is no name of a wheel; leave it as it was built") from None
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{place} is no wheel, or an incomplete one; copy it here again")
         name = f"{own}{found[2] or ''}" if not name else name.strip()
         text = f"{name} @ file://{path}" + (f" ;{condition}" if condition else "")
         return Package(line, own, text, Marker(condition) if condition else None, hashes)
@@ -215,12 +238,15 @@ def unfit(option: str, value: str) -> str:
 
 def meant(text: str) -> str:
     """What a line is likely to mean that is no requirement, if anything is."""
-    unquoted = re.sub(r"^(pip3? install |conda install )+|[\"',]+$|^[\"']", "", text.strip())
+    if re.search(r"\bapt(-get)?\s", text):
+        return "; Debian packages go into base_debs.txt"
+    unquoted = re.split(r"^.*?\b(?:install|add)\s+|^[-*]\s+", text)[-1]
+    unquoted = re.sub(r"(?<!\S)-\S+\s+|[\"'“”,;]+\s*$|^[\"'“”]", "", unquoted).strip()
     for pattern, right in (
         ("", ""),
         (r"\s*=([<>])\s*", r"\1="),
-        (r"^([\w.-]+)=([\w.!+]+)(=\w+)?$", r"\1==\2"),  # as conda writes it
-        (r"(?<![=<>!~])=(?!=)", "=="),
+        (r"^([\w.-]+)==?([\w.!+]+)(=[\w.]+)?$", r"\1==\2"),  # as conda writes it
+        (r"(?<![=<>!~])([=~])(?!=)", r"\1="),
         (r"^([\w.-]+)\s+v?(\d[\w.+!]*)$", r"\1==\2"),
     ):
         guess = re.sub(pattern, right, unquoted)

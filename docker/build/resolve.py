@@ -69,9 +69,10 @@ SINGLE = [  # what uv says of one package, and what is said of its line
     (r"Because there are no versions of ([\w.-]+) and you require", "the Python index has no package named '{0}'"),
     (r"there is no version of ([\w.-]+)(?:\[.*?\])?[=<>!~]", NONE_SATISFIES),
     (r"Because only ([\w.-]+)(?:\[.*?\])?[=<>!~]\S* is available and you require", NONE_SATISFIES),
-    (r"[Bb]ecause ([\w.-]+)\S* has no Linux-compatible wheels and you require", "{0} {system}"),
+    (r"(?:[Bb]ecause|available and) ([\w.-]+)\S* has no Linux-compatible wheels(?: and you require|,)", "{0} {system}"),
     (
-        r"[Bb]ecause ([\w.-]+)\S* has no wheels with a matching Python version tag \(e\.g\., `\w+`\) and you require",
+        r"(?:[Bb]ecause|available and) ([\w.-]+)\S* has no wheels with a matching Python version tag "
+        r"\(e\.g\., `\w+`\)(?: and you require|,)",
         OLD_PYTHON,
     ),
     (r"does not satisfy Python\S+ and ([\w.-]+)\S* depends on Python", OLD_PYTHON),
@@ -83,15 +84,16 @@ SUBJECT = rf"{BEFORE}([A-Za-z][\w.-]*?){AFTER}"
 
 
 def check_indexes(asked: Demands) -> None:
-    """Note which indexes want another password: uv takes them for ones that have no packages."""
+    """Note which indexes give nothing: uv takes those that want another password for ones that have no packages."""
     logins = netrc.netrc(os.environ["NETRC"]).hosts if "NETRC" in os.environ else {}
     for url, line in asked.indexes.items():
         parts = urlsplit(url)
         user, _, password = logins.get(parts.hostname or "", ("", "", ""))
         login = f"{quote(user, safe='')}:{quote(password or '', safe='')}@" if user else ""
-        code, _, _ = network.ask(urlunsplit(parts._replace(netloc=f"{login}{parts.netloc}")), getproxies())
-        if code == 401:
-            asked.problems.note(network.DENIED.format(parts.hostname), line)
+        address = urlunsplit(parts._replace(netloc=f"{login}{parts.netloc}"))
+        code, reason, _ = network.ask(address, getproxies())
+        if (code == 401 or (reason and not code)) and (problem := network.trouble(address, "", b"")):
+            asked.problems.note(problem, line)
 
 
 def check_markers(packages: list[Package]) -> None:
@@ -131,11 +133,11 @@ class Resolver:
         fixed = ["--universal", f"--python-version={version}", "--no-header"] if universal else []
         limits = ["--constraints=constraints.txt"] if self.constraints else []
         given = [*names, *limits, *fixed, "--emit-index-annotation", *self.options, *options]
-        return wheels.uv("pip", "compile", "--directory", RESOLVE, *given)
+        return wheels.uv("pip", "compile", "--directory", RESOLVE, *given, explains=False)
 
     def resolve(self, names: list[str], output: Path, *options: str | Path) -> Run:
         """Resolve the lists `names` to `output`, or stop with a sentence on each line that is in the way."""
-        problems = Problems()
+        problems = self.asked.problems
         while (run := self.run(names, "--output-file", output, *options)).returncode:
             self.diagnose(run.stderr, problems)
         check_extras(run.stderr, self.packages, problems)
@@ -148,10 +150,14 @@ class Resolver:
         `alone` says that nothing but the user's own lists was resolved.
         """
         words = plain(stderr)
-        if lines := self.at_addresses_in(words):
-            reason = re.findall(r"^\W*(?:cause: )?(fatal: .*|HTTP status .*)", stderr, re.MULTILINE)
-            if reason:
-                return self.wrong(lines, f"this address cannot be fetched: {reason[-1]}", problems)
+        lines = self.at_addresses_in(words)
+        if offline := network.explain(stderr):
+            if lines := [line for line in lines if offline.split()[0] in line.text]:
+                return self.wrong(lines, offline, problems)
+            sys.exit(f"pyrlab: {offline}")
+        reason = re.findall(r"^\W*(?:cause: )?(fatal: .*|HTTP status .*)", stderr, re.MULTILINE)
+        if lines and reason:
+            return self.wrong(lines, f"this address cannot be fetched: {reason[-1]}", problems)
         if failed := re.search(r"Failed to (?:build|download and build|prepare) `?([\w.-]+)", words):
             return self.not_built(failed[1], stderr, problems)
         for pattern, problem in SINGLE:
@@ -185,6 +191,7 @@ class Resolver:
     def wrong(self, lines: list[Line], problem: str, problems: Problems) -> None:
         """Note what is wrong with some lines, and take them out."""
         if not lines:
+            problems.stop()
             sys.exit(f"pyrlab: the Python packages of the lists cannot be had: {problem}")
         problems.note(problem, *lines)
         self.packages, self.constraints = (
@@ -212,12 +219,14 @@ class Resolver:
         texts = " and ".join(f"'{text}'" for text in dict.fromkeys(line.text for line in lines))
         together = "together" if lines[1:] else "with what it needs"
         stack = f"{'do' if lines[1:] else 'does'} not go with the JupyterLab that every image has"
-        return self.wrong(
-            lines, f"{texts} {f'cannot be had {together}' if alone else stack}: {because(words)}", problems
-        )
+        reason = because(words, [package.name for package in self.packages if package.line in lines])
+        return self.wrong(lines, f"{texts} {f'cannot be had {together}' if alone else stack}: {reason}", problems)
 
     def system(self, name: str) -> str:
         """For which system a package is that has nothing for Linux."""
+        nothing = "has nothing for Linux; take it out"
+        if any(package.name == canonicalize_name(name) and "://" in package.text for package in self.packages):
+            return nothing  # what the index has of this name may be another
         (RESOLVE / "one.txt").write_text(f"{name}\n")
         for system, platform in (("Windows", "windows"), ("macOS", "macos")):
             options: list[str | Path] = [
@@ -228,7 +237,7 @@ class Resolver:
             ]
             if not self.run(["one.txt"], *options, universal=False).returncode:
                 return f"is for {system} only; take it out, or say so after it: ; sys_platform == '{SYSTEMS[system]}'"
-        return "has nothing for Linux; take it out"
+        return nothing
 
 
 def hint(name: str, problem: str) -> str:
@@ -237,7 +246,14 @@ def hint(name: str, problem: str) -> str:
         return ""
     if right := RENAMED.get(canonicalize_name(name)):
         return f"; it is called {right}"
-    return "; it is part of Python itself" if name in sys.stdlib_module_names else ""
+    if name == "python":
+        return "; which Python there is, PYTHONBASE says"
+    if name in sys.stdlib_module_names:
+        return "; it is part of Python itself"
+    known = debs.known_packages()  # none, where apt was not asked before
+    if name in known:
+        return "; Debian packages go into base_debs.txt"
+    return debs.other_list(name, known - {f"python3-{name}"})
 
 
 def uv_options(options: dict[str, list[str]]) -> list[str]:
@@ -333,7 +349,8 @@ def lock(jupyter: Path, requirements: Path, base_debs: Path, previous: Path, tar
             if not package.hashes:
                 asked.problems.note("--require-hashes stands in the list, and this line has no --hash", package.line)
     check_indexes(asked)
-    asked.problems.stop()
+    if any(re.match(r"-\S", line.text) for lines in asked.problems.found.values() for line in lines):
+        asked.problems.stop()  # without an option, more lines may seem wrong than are
     check_markers(asked.packages)
     before = wheels.blocks(previous.read_text())
     draft = RESOLVE / "draft.txt"

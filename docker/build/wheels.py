@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -27,10 +27,10 @@ CACHE = Path("/root/.cache/uv")  # a cache mount: what was downloaded, and the s
 OWNER, GROUP = 1000, 100  # jovyan and users: a notebook's own `pip install` may write where ours did
 
 
-def uv(*arguments: str | Path, environment: Path = VENV) -> subprocess.CompletedProcess[str]:
-    """Run uv for an environment; what it says on stderr is shown and kept."""
+def uv(*arguments: str | Path, environment: Path = VENV, explains: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run uv for an environment; what it says on stderr is shown and kept, as network.run has it."""
     command = [*UV, *map(str, arguments), "--python", str(environment / "bin/python")]
-    return network.run(command, quiet=True)
+    return network.run(command, quiet=True, explains=explains)
 
 
 def plain(words: str) -> str:
@@ -38,10 +38,12 @@ def plain(words: str) -> str:
     return " ".join(re.sub(r"[╰─▶│\u00d7╭├]", " ", words).split())
 
 
-def because(words: str) -> str:
-    """The reason that uv gives in plain words, without its proof."""
-    reason = re.search(r"[Bb]ecause (.*?),? we can conclude", words)
-    return (reason[1] if reason else words).replace("you require", "the lists require")
+def because(words: str, names: Collection[str] = ()) -> str:
+    """The reason that uv gives, without its proof: the first that has one of some names in it, if any does."""
+    reasons = re.findall(r"[Bb]ecause (.*?),? we can conclude", words) or [words.rpartition("cause: ")[2]]
+    named = (reason for reason in reasons if any(re.search(rf"\b{re.escape(name)}\b", reason) for name in names))
+    reason: str = next(named, reasons[0])
+    return reason.replace("you require", "the lists require")
 
 
 def canonical(requirement: str) -> str:

@@ -155,7 +155,7 @@ def test_an_archive_by_its_address(cran: WebServer) -> None:
         ("ggplot2=>3", "'ggplot2=>3' names no R package; write ggplot2, ggplot2>=3.5, "),
         ("irkernel", "R has no package named 'irkernel'; it is called IRkernel"),
         ("irkernle", "neither Debian nor the R repository has a package named 'irkernle'; did you mean IRkernel?"),
-        ("r-cran-irkernel", "'r-cran-irkernel' is Debian's name; write IRkernel"),
+        ("r-cran-irkernel", "'r-cran-irkernel' is Debian's or conda's name; write IRkernel"),
         ("zoo, ggplot2", "'zoo, ggplot2' is no name; write one name a line: zoo, ggplot2"),
         ("library(zoo)", "'library(zoo)' is no name; write one name a line: zoo"),
         (
@@ -168,7 +168,14 @@ def test_an_archive_by_its_address(cran: WebServer) -> None:
             "devtools::install_github('a/b')",
             "'devtools::install_github('a/b')' is no name; write one name a line: github::a/b",
         ),
-        ("zoo (>= 1.8)", "'zoo (>= 1.8)' names no R package; write ggplot2, "),
+        ("zoo (>= 1.8)", "'zoo (>= 1.8)' is no name; write zoo>=1.8"),
+        ("zoo 1.8-12", "'zoo 1.8-12' is no name; write zoo@1.8-12"),
+        ("pacman::p_load(dplyr, zoo)", "'pacman::p_load(dplyr, zoo)' is no name; write one name a line: dplyr, zoo"),
+        (
+            "https://github.com/r-lib/cli",
+            "'https://github.com/r-lib/cli' is the address of a page; write github::r-lib/",
+        ),
+        ("./zoo_1.8-12.tar.gz", "'./zoo_1.8-12.tar.gz' names no R package; write ggplot2, "),
     ],
 )
 def test_mistakes(cran: WebServer, line: str, sentence: str) -> None:

@@ -135,7 +135,8 @@ def test_lines_are_read_as_pip_reads_them(tmp_path: Path) -> None:
     found = demands(
         tmp_path, "# as pip-compile writes it", "tabulate==0.9.0 \\", f"    --hash=sha256:{'a' * 64} \\", "    # via x",
         "", "Own_Package[b] >= 1 ; python_version > '3'  # why", "own @ https://packages.invalid/own-1.0.whl#egg=own",
-        "https://packages.invalid/other-1.0-py3-none-any.whl", "--trusted-host=a --pre", "-i https://packages.invalid/",
+        "https://packages.invalid/other-1.0-py3-none-any.whl", "--trusted-host=a --pre", "-i https://gone.invalid/",
+        "-i https://packages.invalid/",
     )  # fmt: skip
     assert not found.problems.found
     assert [(package.name, package.line.number) for package in found.packages] == [
@@ -147,6 +148,34 @@ def test_lines_are_read_as_pip_reads_them(tmp_path: Path) -> None:
     assert found.packages[0].hashes == {f"sha256:{'a' * 64}"}
     options = {"--trusted-host": ["a"], "--pre": [True], "--index-url": ["https://packages.invalid/"]}
     assert found.options == options
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("pandas = {version = '>=2'}", "'pandas = {version = '>=2'}' is not a requirement pip would understand"),
+        (
+            "conda install -y gdal",
+            "'conda install -y gdal' is not a requirement pip would understand; did you mean gdal?",
+        ),
+        ("[[source]]", "this is a file in TOML; pip list --format=freeze prints what can stand in a list"),
+        (
+            "./cut-1.0-py3-none-any.whl",
+            "./cut-1.0-py3-none-any.whl is no wheel, or an incomplete one; copy it here again",
+        ),
+        ("C:\\wheels\\a-1.0-py3-none-any.whl", "a file of the machine where the list was written is on no other; "),
+        ("-c 'limits.txt", "'-c 'limits.txt' cannot be read: no closing quotation"),
+        (
+            "six --hash=md5:529d",
+            "'--hash=md5:529d' is not supported here; of options a package may have --hash=sha256: ",
+        ),
+    ],
+)
+def test_what_is_no_line_of_a_list(tmp_path: Path, text: str, problem: str) -> None:
+    """Whoever pastes what is for something else reads what it is, or what to write instead."""
+    (tmp_path / "cut-1.0-py3-none-any.whl").write_text("PK")
+    found = demands(tmp_path, "pandas", text)
+    assert sentences(found.problems).startswith(f"pyrlab: requirements.txt line 2: {problem}")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +194,7 @@ def test_lines_are_read_as_pip_reads_them(tmp_path: Path) -> None:
             "/bin/sh: 1: mysql_config: not found",
             "/bin/sh: 1: mysql_config: not found; add default-libmysqlclient-dev to base_debs.txt",
         ),
+        ("RuntimeError:\n\n***\nnot any more", "RuntimeError: not any more"),
         ("note\nSyntaxError: invalid syntax\nerror: subprocess-exited-with-error", "SyntaxError: invalid syntax"),
     ],
 )
