@@ -68,7 +68,7 @@ MISSING = (
     r"Dependency \"?([\w.+-]+)\"? not found",
 )
 # What uv and pip say around the words of a compiler.
-FRAME = r"subprocess|^(ERROR|error): Failed|^hint:|^cause:|^note:|exit(ed| code| status)"
+FRAME = r"subprocess|^(ERROR|error): Failed|^hint:|^cause:|^note:|exit(ed| code| status)|finished with status"
 
 
 def prepare(base_debs: Path) -> None:
@@ -85,7 +85,7 @@ def sentence(name: str, words: str) -> str:
         if missing := next((found[1] for pattern in MISSING if (found := re.search(pattern, line))), ""):
             remedy = f"; add {DEBIAN[missing]} to base_debs.txt" if missing in DEBIAN else ""
             return f"{name} could not be compiled: {line.removeprefix('Error: ').rstrip('.')}{remedy}"
-    said = [line for line in lines if re.search(r"[Ee]rror\b", line) and not re.search(FRAME, line)]
+    said = [line for line in lines if re.search(r"[Ee]rror\b|^\w*Exception:", line) and not re.search(FRAME, line)]
     said = said or lines[-1:] or ["it says nothing"]
     last = said[-1].removeprefix("error: ")
     if last.endswith(":"):  # what it is stands below

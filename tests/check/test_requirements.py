@@ -194,6 +194,7 @@ def test_what_is_no_line_of_a_list(tmp_path: Path, text: str, problem: str) -> N
             "/bin/sh: 1: mysql_config: not found",
             "/bin/sh: 1: mysql_config: not found; add default-libmysqlclient-dev to base_debs.txt",
         ),
+        ("wheel for own: finished with status 'error'\n  Exception: It is named its", "Exception: It is named its"),
         ("RuntimeError:\n\n***\nnot any more", "RuntimeError: not any more"),
         ("note\nSyntaxError: invalid syntax\nerror: subprocess-exited-with-error", "SyntaxError: invalid syntax"),
     ],
