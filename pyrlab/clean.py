@@ -38,7 +38,8 @@ def main() -> None:
     for container in containers.values():
         drop_image(container["Image"])
     owner.release_tag()
-    if ids := cache_ids():
+    others = owner.others()
+    if not others and (ids := cache_ids()):
         docker("buildx", "prune", "--all", "--force", "--filter", f"id=/^({'|'.join(ids)})/")
     if any(inspect("container", f"{project}-{service}") for service in SERVICES):
         for path in CACHE.iterdir():  # but for what the caches of make proxies have mounted
@@ -47,7 +48,10 @@ def main() -> None:
     else:
         docker("image", "rm", tag_of("pyrlab-proxies"), check=False)
         shutil.rmtree(CACHE, ignore_errors=True)
-    print(f"removed: {', '.join([*containers, *volumes, *images, 'the build cache'])}")
+    cache = [] if others else ["the build cache"]
+    print(f"removed: {', '.join([*containers, *volumes, *images, *cache]) or 'nothing'}")
+    if others:
+        print(f"the build cache stays, for {' and '.join(others)} on this engine")
 
 
 def ask(volumes: list[str]) -> None:

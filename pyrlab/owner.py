@@ -95,6 +95,13 @@ def check_tag(image: str) -> None:
         raise Problem(f"{image} is of {stranger(found)}, and would be replaced; {beside}")
 
 
+def others() -> list[str]:
+    """The other users who have built images on this engine."""
+    form = f'{{{{.Label "{USER}"}}}}'
+    found = {*docker("volume", "ls", "--filter", "name=^pyrlab_tag_", "--format", form).split()}
+    return sorted(found - {name()})
+
+
 def release_tag() -> None:
     """Forget whose the images of TAG were."""
     docker("volume", "rm", tag_volume(), check=False)

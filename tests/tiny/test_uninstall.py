@@ -15,6 +15,7 @@ import pytest
 from checkout import CHANGED, NAMES, PROJECT, ROOT, TAG, build_records, docker
 from conftest import Clean
 from host import HOME, Host
+from pyrlab import owner
 
 OWN = f"{PROJECT}-clean"  # prefix of the containers and volumes that are removed here
 OWN_TAG = f"{TAG}-clean"
@@ -98,7 +99,11 @@ def test_clean(engine: Host, own: dict[str, str], foreign: dict[str, str], check
     build(engine, place / "two", f"/{FOREIGN}/step", f"/{FOREIGN}/home")
     foreign_steps = build_steps(engine, f"/{FOREIGN}/")
     assert len(foreign_steps) == 2
+    engine.docker("volume", "create", f"--label={owner.USER}=bob", "pyrlab_tag_bobs")
+    cleaned = engine.make(checkout, "clean", PROJECT="none-of-it", TAG="none-of-it")
+    assert cleaned.stdout == "removed: nothing\nthe build cache stays, for bob on this engine\n"
     assert build_steps(engine, "/pyrlab/step") != []
+    engine.docker("volume", "rm", "pyrlab_tag_bobs")
 
     cleaned = engine.make(checkout, "clean", **own)
     assert cleaned.returncode == 0, cleaned.stdout + cleaned.stderr
