@@ -38,9 +38,7 @@ def main() -> None:
     for container in containers.values():
         drop_image(container["Image"])
     owner.release_tag()
-    others = owner.others()
-    if not others and (ids := cache_ids()):
-        docker("buildx", "prune", "--all", "--force", "--filter", f"id=/^({'|'.join(ids)})/")
+    cache = remove_cache()
     if any(inspect("container", f"{project}-{service}") for service in SERVICES):
         for path in CACHE.iterdir():  # but for what the caches of make proxies have mounted
             if path != CERTIFICATES:
@@ -48,10 +46,7 @@ def main() -> None:
     else:
         docker("image", "rm", tag_of("pyrlab-proxies"), check=False)
         shutil.rmtree(CACHE, ignore_errors=True)
-    cache = [] if others else ["the build cache"]
     print(f"removed: {', '.join([*containers, *volumes, *images, *cache]) or 'nothing'}")
-    if others:
-        print(f"the build cache stays, for {' and '.join(others)} on this engine")
 
 
 def ask(volumes: list[str]) -> None:
@@ -60,6 +55,16 @@ def ask(volumes: list[str]) -> None:
         print(f"This removes the settings of your labs too (volumes {', '.join(volumes)}); your notebooks stay.")
         if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
             raise Problem("nothing was removed")
+
+
+def remove_cache() -> list[str]:
+    """Remove what builds keep, unless others build on this engine, too; what was removed."""
+    if others := owner.others():
+        print(f"the build cache stays, for {' and '.join(others)} on this engine")
+        return []
+    if ids := cache_ids():
+        docker("buildx", "prune", "--all", "--force", "--filter", f"id=/^({'|'.join(ids)})/")
+    return ["the build cache"]
 
 
 def cache_ids() -> list[str]:

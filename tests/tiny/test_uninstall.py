@@ -101,7 +101,7 @@ def test_clean(engine: Host, own: dict[str, str], foreign: dict[str, str], check
     assert len(foreign_steps) == 2
     engine.docker("volume", "create", f"--label={owner.USER}=bob", "pyrlab_tag_bobs")
     cleaned = engine.make(checkout, "clean", PROJECT="none-of-it", TAG="none-of-it")
-    assert cleaned.stdout == "removed: nothing\nthe build cache stays, for bob on this engine\n"
+    assert cleaned.stdout == "the build cache stays, for bob on this engine\nremoved: nothing\n"
     assert build_steps(engine, "/pyrlab/step") != []
     engine.docker("volume", "rm", "pyrlab_tag_bobs")
 
