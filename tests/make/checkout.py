@@ -16,6 +16,7 @@ from pathlib import Path
 from pyrlab import build, locks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+MAKES = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")  # what make tells those that it is run by
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # of several that run tests side by side
 TAG = "test"  # of the default images
 MINE = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]  # in the names of whatever this checkout's tests make
