@@ -16,7 +16,7 @@ from pathlib import Path
 from pyrlab import build, locks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-MAKES = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")  # what make tells those that it is run by
+MAKES = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "P")  # what make tells those that it runs
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # of several that run tests side by side
 TAG = "test"  # of the default images
 MINE = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]  # in the names of whatever this checkout's tests make
@@ -39,7 +39,7 @@ Make = Callable[..., Run]
 
 def users_environment() -> dict[str, str]:
     """The environment of a user who types make: without a screen, and not from within make test P=…."""
-    return {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MAKEFLAGS", "MFLAGS", "P")}
+    return {name: value for name, value in os.environ.items() if name not in ("DISPLAY", *MAKES)}
 
 
 def docker(*arguments: str) -> str:
