@@ -36,7 +36,6 @@ def bake(
     targets: list[str],
     progress: Progress,
     environment: dict[str, str],
-    *options: str,
     done: Callable[[], bool] = lambda: False,
     attempts: int = 5,
 ) -> None:
@@ -45,7 +44,7 @@ def bake(
     Where BuildKit itself stumbled, it is asked again: what is done by then counts. It is not where it has no history to
     show, and `done` says that nothing else is wanting.
     """
-    command = [*BAKE, "--progress=rawjson", *options, *targets]
+    command = [*BAKE, "--progress=rawjson", *targets]
     # Targets that others start from need no image of their own in the store.
     merged = {**os.environ, **environment, "BUILDX_NO_DEFAULT_LOAD": "1"}
     with turn(), subprocess.Popen(command, cwd=ROOT, env=merged, stderr=subprocess.PIPE, text=True) as process:
@@ -67,7 +66,7 @@ def bake(
                 await_engine()
             progress.forget(STUMBLE)
             progress.log.write(f"--- again: {' '.join(targets)}\n")
-            bake(targets, progress, environment, *options, done=done, attempts=attempts - 1)
+            bake(targets, progress, environment, done=done, attempts=attempts - 1)
             return
         raise Problem(progress.failure())
 

@@ -120,7 +120,7 @@ def packages(path: Path) -> list[str]:
 
 def stripped(text: str) -> list[str]:
     """The lines of a list's text, sorted, without comments and blanks."""
-    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
+    lines = (requirements.without_comment(line).strip() for line in text.splitlines())
     return sorted(line for line in lines if line)
 
 

@@ -363,14 +363,14 @@ def test_tensorboard(pylab: Lab, ports: dict[str, int]) -> None:
     """What a notebook logs for TensorBoard is seen at its port, once it is started in a terminal of the lab."""
     execute(cell(EVENTS), pylab.url, pylab.token)
     board = f"http://127.0.0.1:{ports['TBPORT']}/data/plugin/scalars/"
-    shell("nohup tensorboard --bind_all --logdir ~/work/runs >/tmp/tensorboard.log 2>&1 &")
+    shell("cd work && nohup tensorboard --bind_all --logdir runs >runs.log 2>&1 &")
     try:
         shown = until(lambda: answer(f"{board}tags") == (200, {"first": {"loss": ANY}}))
-        assert shown, shell("cat /tmp/tensorboard.log")
+        assert shown, shell("cd work && cat runs.log")
         points = answer(f"{board}scalars?run=first&tag=loss")[1]
         assert [point[1:] for point in points] == [[step, pytest.approx(1 / (1 + step))] for step in range(3)]
     finally:
-        shell("pkill tensorboard; rm -r ~/work/runs")
+        shell("pkill tensorboard; cd work && rm -r runs runs.log")
 
 
 @pytest.mark.parametrize("verb", ["url", "logs", "bash"])

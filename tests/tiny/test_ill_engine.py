@@ -15,7 +15,6 @@ from checkout import Run
 from host import Host
 
 SOCKET, AWAY = "/run/docker.sock", "/run/docker-away.sock"
-FILL = "/var/lib/docker/fill"
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +47,6 @@ def without_bridge(host: Host) -> Iterator[None]:
     finally:
         as_root(host, "pid=$(cat /run/docker.pid); kill $pid; while [ -e /proc/$pid/exe ]; do sleep 0.1; done")
         wait_for_engine(host)
-
-
-@contextmanager
-def full(host: Host) -> Iterator[None]:
-    """Fill the engine's disk, of which no block is written."""
-    as_root(host, f"fallocate -l $(($(stat -f -c '%a * %S' /var/lib/docker) - 2000000)) {FILL}")
-    try:
-        yield
-    finally:
-        as_root(host, f"rm {FILL}")
 
 
 @contextmanager
@@ -99,7 +88,7 @@ ILLNESSES: list[tuple[Callable[[Host], AbstractContextManager[None]], str, str]]
         "restart the engine: sudo systemctl restart docker, or as it is started here",
     ),
     (
-        full,
+        Host.filled,
         "the engine's disk is full",
         "docker system df shows what takes room, docker buildx prune removes the build cache",
     ),

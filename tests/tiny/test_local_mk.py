@@ -19,7 +19,7 @@ def test_folder(checkout: Path, tmp_path: Path) -> None:
         return run_make(checkout, *targets, TAG=TINY, PROJECT=f"{PROJECT}-mk")
 
     with running_lab("pylab", make, f"{PROJECT}-mk", folder, 0) as lab:
-        docker("exec", lab.container, "touch", "/home/jovyan/work/made")
+        docker("exec", lab.container, "sh", "-c", "cd work && touch made")
         assert f"notebooks: {folder} " in lab.output
     assert (folder / "made").exists()
     assert (folder / "samples").is_dir()

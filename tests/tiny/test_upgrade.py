@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from checkout import (
-    NAMES,
     ROOT,
     TINY,
     TINY_LISTS,
@@ -27,6 +26,7 @@ from checkout import (
     tagged,
     write_lists,
 )
+from checkout import state as images
 from pyrlab import locks
 from servers import serve_files
 
@@ -49,8 +49,7 @@ def make(checkout: Path, *targets: str, **parameters: str) -> subprocess.Complet
 
 def state(checkout: Path) -> list[str | bytes]:
     """All that must stay where something fails: images and locks."""
-    images = [docker("image", "inspect", f"{name}:{OWN}", "--format", "{{.Id}}") for name in NAMES]
-    return [*images, *((checkout / lock).read_bytes() for lock in LOCKS)]
+    return [*images(OWN).values(), *((checkout / lock).read_bytes() for lock in LOCKS)]
 
 
 def in_pylab(code: str) -> str:
