@@ -1,0 +1,119 @@
+"""What a tree of files has, and in what it differs from another, as a build step's root from its parent."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+# What differs between two runs or serves nobody in an image: source maps are for those who debug minified
+# scripts, and the components of JupyterHub's own pages for a hub, which runs elsewhere. `/pyrlab` holds the
+# layers themselves.
+EXCLUDED = re.compile(
+    r"/(pyrlab|dev|proc|sys|tmp|run|root|var/(tmp|log|cache|lib/apt/lists))(/|$)"
+    r"|/etc/(machine-id|\.pwd\.lock|[a-z]+-)$"
+    r"|/var/lib/dpkg/([a-z]+-old|lock.*|triggers/Lock)$"
+    r"|/opt/venv/share/jupyterhub/static/components(/|$)"
+    r"|.*\.(js|css)\.map$"
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file, link or folder of a tree; `path` is absolute within that tree."""
+
+    path: str
+    status: os.stat_result
+    target: str | None  # of a symbolic link
+
+    def same(self, other: Entry | None) -> bool:
+        """Whether both are the same to a reader; folders do not count their time or size."""
+        if other is None:
+            return False
+        a, b = self.status, other.status
+        if (a.st_mode, a.st_uid, a.st_gid, self.target) != (b.st_mode, b.st_uid, b.st_gid, other.target):
+            return False
+        return not stat.S_ISREG(a.st_mode) or (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
+
+
+def scan(root: Path, below: str = "") -> dict[str, Entry]:
+    """Every entry of the tree `root` below its folder `below`, but for mounts and what is EXCLUDED."""
+    entries: dict[str, Entry] = {}
+    device = os.lstat(root).st_dev
+    prefix = "" if root == Path("/") else str(root)
+    pending = [below]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(prefix + folder or "/") as items:
+            for item in items:
+                path = f"{folder}/{item.name}"
+                status = item.stat(follow_symlinks=False)
+                if status.st_dev != device or EXCLUDED.match(path):
+                    continue
+                entries[path] = Entry(path, status, os.readlink(item.path) if item.is_symlink() else None)
+                if item.is_dir(follow_symlinks=False):
+                    pending.append(path)
+    return entries
+
+
+def changed(root: Path, parent: Path, below: str = "") -> tuple[dict[str, Entry], list[str]]:
+    """What the tree `root` has below its folder `below` and `parent` has not, or has otherwise; and what is gone.
+
+    Gone is whatever `parent` has and `root` has not, and a folder that is none any more, or was none; of a folder with
+    all that was in it, the folder.
+    """
+    after, before = scan(root, below), scan(parent, below)
+    gone: list[str] = []
+    for path in sorted(before, key=lambda path: path.split("/")):
+        if gone and path.startswith(f"{gone[-1]}/"):
+            continue
+        now = after.get(path)
+        if is_folder(now) != is_folder(before[path]) if now else not present(root, path):
+            gone.append(path)
+    return {
+        path: entry
+        for path, entry in after.items()
+        if not entry.same(before.get(path)) or attributes(f"{root}{path}") != attributes(f"{parent}{path}")
+    }, gone
+
+
+def is_folder(entry: Entry) -> bool:
+    """Whether it is a folder, and no link to one."""
+    return stat.S_ISDIR(entry.status.st_mode)
+
+
+def present(root: Path, path: str) -> bool:
+    """Whether `root` has `path`, or had it before something was mounted there, as a step's /etc/hosts is."""
+    nearest = Path(f"{root}{path}")
+    if os.path.lexists(nearest):
+        return True
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    return nearest.lstat().st_dev != root.lstat().st_dev
+
+
+def attributes(path: str) -> dict[str, bytes]:
+    """The extended attributes of `path`, such as capabilities, but for the host's own labels."""
+    names = os.listxattr(path, follow_symlinks=False)
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in names if name != "security.selinux"}
+
+
+def folders_of(paths: Iterable[str]) -> set[str]:
+    """All folders that `paths` are in."""
+    return {str(folder) for path in paths for folder in Path(path).parents}
+
+
+def inside(path: str, folders: Collection[str]) -> bool:
+    """Whether `path` is in one of `folders`."""
+    return any(str(parent) in folders for parent in Path(path).parents)
+
+
+def step_started() -> float:
+    """When this build step (its process 1) started, in seconds since 1970, two seconds early at most."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    boot = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
+    ticks = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
+    return boot + ticks / os.sysconf("SC_CLK_TCK") - 1
