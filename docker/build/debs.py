@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
-"""Lock the Debian packages of lists, and install them with apt.
+"""Lock the Debian packages of lists, and say what apt is to install.
 
-debs.py lock PREVIOUS LOCKS LIST[,LIST] [LIST[,LIST] …]
-    Write a lock into the folder LOCKS for the lists of each image, parents first, called after the last list: every
-    package that apt would install, with its version. What the folder PREVIOUS locked stays at its version as long as
-    Debian's archive has that, but for the packages of UPGRADE.
-
-debs.py install LOCKS LIST[,LIST] [LIST[,LIST] …]
-    Install the last lists, exactly as locked, where the others are installed.
+debs.py LOCKS TARGET LIST[,LIST] [BELOW[,BELOW] …]
+    Write a lock into the folder TARGET for some lists of one image, called after the last one: every package that apt
+    would install where the lists BELOW are there already, with its version. What the folder LOCKS has stays at its
+    version as long as Debian's archive has that, but for the packages of UPGRADE. What is wrong with the lists ALSO is
+    said, too, so that a user hears all at once.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -30,6 +29,7 @@ INSTALL = [*APT, "install", "--yes"]
 NAME = r"[a-z0-9][a-z0-9+.-]+"  # of a package, as Debian's policy has it
 LINE = rf"({NAME})(?:=([^=\s]+))?"  # of a list
 NUMBER = re.compile(r"\d+(\.\d+)*")
+ARCHIVES = Path("/var/cache/apt/archives")  # in a cache mount: what apt has fetched
 ELSEWHERE = Path("/var/cache/apt/elsewhere")  # in a cache mount: the indices of what pyrlab does not use
 MANY = 4  # names that a sentence can hold
 POLICY = Path("/usr/sbin/policy-rc.d")  # a registry's image brings one that refuses to start services
@@ -71,7 +71,7 @@ def versions_of(name: str) -> list[str]:
 
 def paragraphs(text: str) -> Iterator[dict[str, str]]:
     """The paragraphs of a file in Debian's control format, which R's DESCRIPTION and PACKAGES share."""
-    for block in re.split(r"\n\s*\n", text.strip()):
+    for block in re.split(r"\n\s*\n", text.strip()) if text.strip() else ():
         joined = re.sub(r"\n\s+", " ", block)
         fields = (line.split(":", 1) for line in joined.splitlines() if ":" in line and not line.startswith(" "))
         yield {name: value.strip() for name, value in fields}
@@ -208,6 +208,45 @@ def check(lines: list[lists.Line]) -> None:
     wrong.stop()
 
 
+Versions = dict[str, str]  # of packages, by name
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be installed on top of what there is."""
+
+    names: list[str]  # what the lists ask for
+    versions: Versions  # of all packages that this installs or upgrades
+    options: list[str]  # with which apt keeps to these
+    whose: str  # the list, for sentences
+    removed: list[str] = field(default_factory=list)  # the packages that give way
+
+
+def download(wants: Order) -> None:
+    """Fetch the archives of all packages of an order, or stop."""
+    done = network.run([*INSTALL, "--download-only", *wants.options, *wants.names])
+    if done.returncode:
+        sys.exit(refused(done.stderr, wants.whose))
+
+
+def copy(versions: Versions, whose: str) -> None:
+    """Fetch the archives of these packages, from a folder of this machine, too, whence apt installs without that."""
+    command = ["env", f"--chdir={ARCHIVES}", *APT, "--option=APT::Sandbox::User=root", "download"]
+    done = network.run([*command, *(f"{name}={version}" for name, version in versions.items())])
+    if done.returncode:
+        sys.exit(refused(done.stderr, whose))
+
+
+def refused(words: str, whose: str) -> str:
+    """What apt could not install, told from its words; `whose` names the list."""
+    broken = re.search(r"^dpkg: error processing (?:package|archive \S*/)([^\s:_]+)", words, re.MULTILINE)
+    what = broken[1].strip() if broken else "the packages"
+    both = re.search(r"trying to overwrite '([^']+)', which is also in package (\S+)", words)
+    if broken and both:
+        return f"pyrlab: {whose}: {what} and {both[2]} cannot be installed together, since both have the file {both[1]}"
+    return f"pyrlab: apt could not install {what} of {whose}; apt's own words stand above"
+
+
 def install(names: list[str], whose: str, *options: str) -> None:
     """Install packages that are known, or stop; `whose` names the list that they are for."""
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
@@ -220,36 +259,53 @@ def install(names: list[str], whose: str, *options: str) -> None:
     if own:
         POLICY.unlink()
     if done.returncode:
-        broken = re.search(r"^dpkg: error processing package ([^\s:]+)", done.stderr, re.MULTILINE)
-        what = broken[1] if broken else "the packages"
-        sys.exit(f"pyrlab: apt could not install {what} of {whose}; apt's own words stand above")
+        sys.exit(refused(done.stderr, whose))
 
 
-Versions = dict[str, str]  # of packages, by name
+def installed() -> Versions:
+    """The packages that are installed here."""
+    form = "${db:Status-Abbrev} ${Package} ${Version}\\n"
+    shown = subprocess.run(["dpkg-query", "--show", f"--showformat={form}"], check=True, capture_output=True, text=True)
+    rows = (line.split() for line in shown.stdout.splitlines())
+    return {name: version for status, name, version in rows if status == "ii"}
 
 
 def preferred(versions: Versions) -> list[str]:
-    """The options with which apt keeps to `versions` where Debian's archive still has them."""
+    """The options with which apt keeps to `versions` where Debian's archive still has them.
+
+    Those that it would take anyway are not named: a few hundred preferences cost it seconds.
+    """
     preferences = Path("/tmp/preferences")
-    entries = (f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in versions.items())
+    shown = apt_cache("show", "--no-all-versions", *versions) if versions else ""
+    taken = {entry["Package"]: entry["Version"] for entry in paragraphs(shown)}
+    others = {name: version for name, version in versions.items() if taken.get(name) != version}
+    entries = (f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in others.items())
     preferences.write_text("\n".join(entries))
     return [f"--option=Dir::Etc::Preferences={preferences}"]
 
 
 def simulate(names: list[str], keep: Versions, whose: str, lines: Sequence[lists.Line] = ()) -> Versions:
-    """What apt would install for packages that are known, dependencies and upgrades included; those of `lines`, too.
+    """What apt would install, as `plan` has it."""
+    return plan(names, keep, whose, lines)[0]
+
+
+def plan(names: list[str], keep: Versions, whose: str, lines: Sequence[lists.Line] = ()) -> tuple[Versions, list[str]]:
+    """What apt would install for packages that are known, dependencies and upgrades included, and what it would remove.
+
+    Those of `lines` are among them.
 
     The versions to `keep` stay, but for those that apt says are in the way, or all where it does not say which.
     """
     done = ask([*names, *(line.text for line in lines)], keep)
     if done.returncode and keep:
         blocking = {*re.findall(r"[\w.+-]+", done.stdout)} & keep.keys()
-        return simulate(names, {name: keep[name] for name in keep.keys() - (blocking or keep)}, whose, lines)
+        return plan(names, {name: keep[name] for name in keep.keys() - (blocking or keep)}, whose, lines)
     if done.returncode:
         contradiction(names, lines).stop()
         print(done.stdout)
         sys.exit(f"pyrlab: apt could not install the packages of {whose}; apt's own words stand above")
-    return dict(re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", done.stdout, re.MULTILINE))
+    versions = dict(re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", done.stdout, re.MULTILINE))
+    return versions, re.findall(r"^(?:Remv|Purg) (\S+)", done.stdout, re.MULTILINE)
 
 
 def ask(names: list[str], keep: Versions) -> subprocess.CompletedProcess[str]:
@@ -316,41 +372,31 @@ def lock_of(folder: Path, paths: list[Path]) -> Path:
     return folder / paths[-1].with_suffix(".lock").name
 
 
-def lock(previous: Path, folder: Path, images: list[list[Path]]) -> None:
-    """Write the locks of the lists of each of `images`, parents first."""
+def lock(folder: Path, target: Path, paths: list[Path], below: list[list[Path]]) -> None:
+    """Write the lock of the lists `paths`, where those `below` are there as their locks in `folder` have them."""
     update()
-    keep = kept({k: v for paths in images for k, v in read_lock(lock_of(previous, paths)).items()})
-    below: Versions = {}
-    for paths, lines in zip(images, wanted(images), strict=True):
-        found = simulate([*below], keep | below, paths[-1].name, lines)
-        write_lock(lock_of(folder, paths), {k: v for k, v in found.items() if below.get(k) != v})
-        below = found
+    there = {k: v for image in below for k, v in read_lock(lock_of(folder, image)).items()}
+    lines, *_ = wanted([paths, [Path(path) for path in os.environ.get("ALSO", "").split()]])
+    keep = kept(read_lock(lock_of(folder, paths))) | there
+    found = simulate([*there], keep, paths[-1].name, lines)
+    write_lock(lock_of(target, paths), {k: v for k, v in found.items() if there.get(k) != v})
 
 
-def install_locked(folder: Path, images: list[list[Path]]) -> None:
-    """Install the lists of the last of `images` in the versions of their lock, or stop."""
+def order(folder: Path, images: list[list[Path]]) -> Order:
+    """The order for the lists of the last of `images` in the versions of their lock, or stop."""
     update()
     locks = [lock_of(folder, paths) for paths in images]
     locked = read_lock(locks[-1])
     keep = {k: v for path in locks for k, v in read_lock(path).items()}
     [lines], whose = wanted(images[-1:]), images[-1][-1].name
-    if (found := simulate([], keep, whose, lines)) != locked:
+    found, removed = plan([], keep, whose, lines)
+    if found != locked:
         sys.exit(moved(locks[-1], locked, found))
-    install([line.text for line in lines], whose, *preferred(keep))
-
-
-def main() -> None:
-    """Dispatch; see the module's docstring."""
-    verb, *rest = sys.argv[1:]
-    network.connect()
-    count = 2 if verb == "lock" else 1
-    folders = [Path(argument) for argument in rest[:count]]
-    images = [[Path(path) for path in argument.split(",")] for argument in rest[count:]]
-    if verb == "lock":
-        lock(folders[0], folders[1], images)
-    else:
-        install_locked(folders[0], images)
+    return Order([line.text for line in lines], locked, preferred(keep), whose, removed)
 
 
 if __name__ == "__main__":
-    main()
+    network.connect()
+    locks, target, *images = sys.argv[1:]
+    paths, *below = [[Path(path) for path in image.split(",")] for image in images if image]
+    lock(Path(locks), Path(target), paths, below)
