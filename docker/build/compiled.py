@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import debs
-import layers
 import lists
 import network
-from wheels import UV, VENV
+from pieces import EPOCH
 
 COMPILERS = ["build-essential", "python3-dev", "git"]
 # What a compiler or a package's own script misses, and the Debian package that has it.
@@ -123,9 +122,9 @@ def compile_to(folder: Path, pin: str, options: list[str]) -> str:
     pins = Path("/tmp/pin.txt")
     pins.write_text(f"{pin}\n")
     # No debugging information, which would name the folder of chance that pip compiles in.
-    os.environ |= {"SOURCE_DATE_EPOCH": str(layers.EPOCH), "CFLAGS": "-g0", "CXXFLAGS": "-g0"}
+    os.environ |= {"SOURCE_DATE_EPOCH": str(EPOCH), "CFLAGS": "-g0", "CXXFLAGS": "-g0"}
     name = re.match(r"[\w.-]+", pin)[0]  # type: ignore[index]
-    pip = [*UV, "tool", "run", "--quiet", "--python", str(VENV / "bin/python"), "pip", "--disable-pip-version-check"]
+    pip = ["/pyrlab/uv/uv", "tool", "run", "--quiet", "--python", sys.executable, "pip", "--disable-pip-version-check"]
     own = ["--no-deps", "--no-cache-dir", f"--no-binary={name}", f"--wheel-dir={folder}", f"--requirement={pins}"]
     run = network.run([*pip, "wheel", *own, *options])
     return run.stderr if run.returncode else ""

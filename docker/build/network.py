@@ -47,6 +47,7 @@ APT_SETTINGS = [
     'Dpkg::Options:: "--force-unsafe-io"',
     'Dpkg::Use-Pty "0"',
 ]
+Run = subprocess.CompletedProcess[str]
 MEMORY = Path("/dev/shm")  # what may hold a password is not even in the build cache
 
 
@@ -158,7 +159,7 @@ def fetch(url: str, proxies: dict[str, str] | None = None) -> bytes:
         raise OSError(f"its answer is not HTTP: {error}") from error
 
 
-def run(command: list[str], quiet: bool = False, explains: bool = True) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], quiet: bool = False, explains: bool = True) -> Run:
     """Run a command that goes online; what it says, of a `quiet` one on stderr only, is shown and kept as `stderr`.
 
     Stops with a sentence where a proxy is to blame for its failure, if that is to be told. Nothing that is said names a
@@ -176,7 +177,7 @@ def run(command: list[str], quiet: bool = False, explains: bool = True) -> subpr
             sys.stderr.flush()
     if process.returncode and explains and (sentence := explain(words)):
         sys.exit(f"pyrlab: {sentence}")
-    return subprocess.CompletedProcess(command, process.returncode, stderr=conceal(words))
+    return Run(command, process.returncode, stderr=conceal(words))
 
 
 def concealer(given: dict[str, str]) -> Callable[[str], str]:

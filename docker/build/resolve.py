@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Lock the Python lists with uv: resolve.py JUPYTER REQUIREMENTS DEBS PREVIOUS LOCK.
+"""Lock Python lists with uv: resolve.py LOCKS TARGET DEBS HEADINGS LIST[,LIST] [BELOW[,BELOW] …].
 
-Resolve both lists together, so that the environment that all share and pylab's own packages agree, for every Python
-and processor that pyrlab supports. What PREVIOUS names stays as it is, but for the packages of UPGRADE. REQUIREMENTS is
-in a folder with the lists and wheels that it points at; where something must be compiled to know what it needs, the
-Debian packages of the list DEBS are there.
+Resolve the lists of one lock together, the user's own the last, so that all that they bring agrees, for every Python
+and processor that pyrlab supports; and write it into the folder TARGET, what the first list needs under the first of
+the HEADINGS. What the lists BELOW have, as their locks in the folder LOCKS say, is there already. What a lock of LOCKS
+names stays as it is, but for the packages of UPGRADE. The lists are in a folder with the lists and wheels that they
+point at; where something must be compiled to know what it needs, the Debian packages of the list DEBS are there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import netrc
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from subprocess import CompletedProcess
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -107,10 +108,12 @@ def check_markers(packages: list[Package]) -> None:
 class Resolver:
     """Resolves the lists, and says what is wrong with them."""
 
-    def __init__(self, own: Demands, asked: Demands, base_debs: Path) -> None:
+    def __init__(self, own: Demands, asked: Demands, base_debs: Path, below: Collection[wheels.Lock]) -> None:
         self.own, self.asked, self.base_debs = own, asked, base_debs
+        self.below = [pin.text.partition(" --hash")[0] for lock in below for pin in lock.pins().values()]
         self.packages, self.constraints = [*asked.packages], [*asked.constraints]
         self.options = uv_options(asked.options)
+        self.options += [option for lock in below for option in uv_options(lock.options)]
         if "--pre" in asked.options:  # of what the lists name, and not of the Jupyter stack
             self.options += [f"--prerelease-package={package.name}=allow" for package in self.packages if package.name]
         self.compilers = False
@@ -123,15 +126,17 @@ class Resolver:
             "jupyter.txt": [package.text for package in self.own.packages],
             "requirements.txt": [package.text for package in self.packages],
             "constraints.txt": [package.text for package in self.constraints],
+            "below.txt": [pin for pin in self.below if " @ " not in pin],
         }.items():
             (RESOLVE / name).write_text("".join(f"{line}\n" for line in lines))
 
-    def run(self, names: list[str], *options: str | Path, universal: bool = True) -> Run:
-        """Let uv resolve the lists `names`."""
+    def run(self, names: list[str], *options: str | Path, universal: bool = True, alone: bool = False) -> Run:
+        """Let uv resolve the lists `names`, `alone` or with what is there already."""
         self.write()
         version = "{}.{}".format(*wheels.PYTHON)
         fixed = ["--universal", f"--python-version={version}", "--no-header"] if universal else []
         limits = ["--constraints=constraints.txt"] if self.constraints else []
+        limits += ["--constraints=below.txt"] if self.below and not alone else []
         given = [*names, *limits, *fixed, "--emit-index-annotation", *self.options, *options]
         return wheels.uv("pip", "compile", "--directory", RESOLVE, *given, explains=False)
 
@@ -167,7 +172,7 @@ class Resolver:
                 said = problem.format(match[1], lines[0].text, python=version, system=system)
                 return self.wrong(lines, said + hint(match[1], problem), problems)
         if not alone:  # so that no line of another list is named where these contradict each other
-            run = self.run(["requirements.txt"], "--output-file=alone.txt")
+            run = self.run(["requirements.txt"], "--output-file=alone.txt", alone=True)
             if "No solution found" in run.stderr:
                 return self.diagnose(run.stderr, problems, alone=True)
         return self.contradiction(words, problems, alone)
@@ -218,7 +223,8 @@ class Resolver:
             return self.wrong([], because(words), problems)
         texts = " and ".join(f"'{text}'" for text in dict.fromkeys(line.text for line in lines))
         together = "together" if lines[1:] else "with what it needs"
-        stack = f"{'do' if lines[1:] else 'does'} not go with the JupyterLab that every image has"
+        there = "what the image's parent has" if self.below else "the JupyterLab that every image has"
+        stack = f"{'do' if lines[1:] else 'does'} not go with {there}"
         reason = because(words, [package.name for package in self.packages if package.line in lines])
         return self.wrong(lines, f"{texts} {f'cannot be had {together}' if alone else stack}: {reason}", problems)
 
@@ -339,10 +345,13 @@ def needing(names: set[str], locked: dict[str, str]) -> set[str]:
     return found
 
 
-def lock(jupyter: Path, requirements: Path, base_debs: Path, previous: Path, target: Path) -> None:
-    """Write `target`: the exact version of all that both lists need, with the hashes of its files."""
-    own, asked = Demands(jupyter.parent), Demands(requirements.parent)
-    own.read(jupyter)
+def lock(paths: list[Path], base_debs: Path, headings: list[str], below: list[Path], previous: Path) -> str:
+    """The text of a lock: the exact version of all that the lists need, with the hashes of its files."""
+    *others, requirements = paths
+    own, asked = Demands(requirements.parent), Demands(requirements.parent)
+    for path in others:
+        own.root = path.parent
+        own.read(path)
     asked.read(requirements)
     if "--require-hashes" in asked.options:
         for package in asked.packages:
@@ -362,19 +371,21 @@ def lock(jupyter: Path, requirements: Path, base_debs: Path, previous: Path, tar
     if any("git+" in package.text for package in asked.packages):
         debs.update()
         debs.install(["git"], requirements.name)
-    resolver = Resolver(own, asked, base_debs)
+    there = [wheels.Lock(path) for path in below]
+    resolver = Resolver(own, asked, base_debs, there)
     run = resolver.resolve([*BOTH], draft, "--generate-hashes", *upgrade)
     note_yanked(run.stderr, asked.packages)
-    # Of this uv has just heard all there is to know, but for an index that lets nothing be kept, as devpi.
-    resolver.resolve([jupyter.name], RESOLVE / "shared.txt", "--constraints", draft)
     locked = check_hashes(asked.packages, wheels.blocks(EVERYWHERE.sub("", draft.read_text())))
     note_cuda(resolver, locked, before, draft)
-    shared = wheels.blocks((RESOLVE / "shared.txt").read_text())
-    sections = {
-        kind: [text for name, text in locked.items() if (name in shared) == (kind == "shared")] for kind in wheels.KINDS
-    }
-    text = "".join(f"# {wheels.KINDS[kind]}\n{''.join(texts)}" for kind, texts in sections.items())
-    target.write_text(locked_options(asked.options) + from_indexes(text, asked.options, requirements.parent))
+    known = {name for each in there for name in each.pins()}
+    sections = [[text for name, text in locked.items() if name not in known]]
+    if others:
+        # Of this uv has just heard all there is to know, but for an index that lets nothing be kept, as devpi.
+        resolver.resolve(["jupyter.txt"], RESOLVE / "shared.txt", "--constraints", draft)
+        shared = wheels.blocks((RESOLVE / "shared.txt").read_text())
+        sections = [[text for name, text in locked.items() if (name in shared) == first] for first in (True, False)]
+    text = "".join(f"# {heading}\n{''.join(texts)}" for heading, texts in zip(headings, sections, strict=True))
+    return locked_options(asked.options) + from_indexes(text, asked.options, requirements.parent)
 
 
 def locked_options(options: dict[str, list[str]]) -> str:
@@ -394,8 +405,11 @@ def from_indexes(text: str, options: dict[str, list[str]], folder: Path) -> str:
 def main() -> None:
     """Lock; see the module's docstring."""
     network.connect()
-    jupyter, requirements, base_debs, previous, target = map(Path, sys.argv[1:])
-    lock(jupyter, requirements, base_debs, previous, target)
+    locks, target, base_debs, headings, *images = sys.argv[1:]
+    paths, *below = [[Path(path).absolute() for path in image.split(",")] for image in images if image]
+    name = debs.lock_of(Path(), paths).name
+    others = [debs.lock_of(Path(locks), each) for each in below]
+    (Path(target) / name).write_text(lock(paths, Path(base_debs), headings.split(","), others, Path(locks) / name))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import compiled
-import plan
 import resolve
 import wheels
 from lists import Problems
@@ -76,11 +75,11 @@ def told(folder: Path, words: str, *texts: str, alone: str = "") -> str:
     """What is said of a list after uv's `words`; where it resolves the list alone, it says `alone`."""
 
     class Resolved(Resolver):
-        def run(self, names: list[str], *options: str | Path, universal: bool = True) -> resolve.Run:
+        def run(self, *_: object, **__: object) -> resolve.Run:
             return subprocess.CompletedProcess([], int(bool(alone)), stderr=alone)
 
     problems = Problems()
-    Resolved(Demands(folder), demands(folder, *texts), folder).diagnose(words, problems)
+    Resolved(Demands(folder), demands(folder, *texts), folder, []).diagnose(words, problems)
     return sentences(problems)
 
 
@@ -219,15 +218,15 @@ own==2.0 \\
 """
 
 
-def test_only_its_layer_knows_an_index(tmp_path: Path) -> None:
-    """An index that a list names changes no layer but those of its packages."""
-    pins = {name: plan.Pin.of(block) for name, block in wheels.blocks(LOCK).items()}
+def test_an_index_is_asked_for_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that a list names is asked where something is installed that comes from it."""
+    monkeypatch.setattr(wheels, "BESIDE", tmp_path / "wheels")
+    pins = {name: wheels.Pin.of(block) for name, block in wheels.blocks(LOCK).items()}
     options = {"--extra-index-url": ["https://packages.invalid/simple"], "--trusted-host": ["packages.invalid"]}
-    packages = plan.Packages(pins, options, tmp_path, compiled.Cache(tmp_path, tmp_path))
-    assert packages.lines(["common"]) == "common==1.0 --hash=sha256:1\n"
-    assert packages.lines(["own"]) == (
-        "--extra-index-url=https://packages.invalid/simple\n--trusted-host=packages.invalid\nown==2.0 --hash=sha256:2\n"
-    )
+    packages = wheels.Packages(pins, options, tmp_path, compiled.Cache(tmp_path, tmp_path))
+    assert packages.index_options(["common"]) == []
+    own = ["--extra-index-url=https://packages.invalid/simple", "--trusted-host=packages.invalid"]
+    assert packages.index_options(["common", "own"]) == own
 
 
 def test_a_lock_names_no_index_but_the_lists(tmp_path: Path) -> None:
@@ -264,7 +263,7 @@ def test_what_a_list_points_at(folder: Path) -> None:
     host.stage(folder / "staged")
     staged = {str(path.relative_to(folder / "staged")) for path in (folder / "staged").rglob("*.*")}
     assert staged == files.keys() - {"other.txt", "wheels/three-1.0-py3-none-any.whl"}
-    assert list(host.asking()) == ["requirements.txt", "sub/a.txt", "sub/b.txt"]
+    assert list(host.asking("requirements.txt")) == ["requirements.txt", "sub/a.txt", "sub/b.txt"]
 
 
 def test_passwords_are_kept_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
