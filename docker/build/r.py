@@ -1,17 +1,13 @@
 #!/usr/bin/env python3
-"""Install the R packages of a list: Debian's where it satisfies the list, the others from CRAN or their own source.
+"""Resolve a list of R packages, and make pieces of those that are not Debian's.
 
-r.py lock LOCKS LIST LOCK
-    Decide for every package, and for all that they need, where it comes from, and write LOCK. What is in the folder
-    LOCKS already stays at its version, but for the packages of UPGRADE.
+r.py prepare LOCKS [LIST[,LIST] …]
+    Install R itself, in the version of the locks of some lists in the folder LOCKS.
 
-r.py resolve LOCKS LIST REPOSITORY
-    Install Debian's packages with apt, exactly as locked, and fetch the others into the folder REPOSITORY, which is
-    then a CRAN of its own.
-
-r.py install REPOSITORY LAYERS COUNT
-    Install what was fetched, compile what is not compiled, load every package of the list once, and share
-    the library out to COUNT folders of LAYERS.
+r.py lock LOCKS TARGET LIST [BELOW[,BELOW] …]
+    Decide for every package, and for all that they need, where it comes from: Debian where it satisfies the list, else
+    CRAN or a source of its own; and write it into the folder TARGET. What the folder LOCKS has already stays at its
+    version, but for the packages of UPGRADE; Debian's packages of the lists BELOW are there.
 
 Which repository serves is R's own setting: docker/rlab-base/Rprofile.site takes it from CRAN and BIOC.
 """
@@ -21,32 +17,28 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 import debs
-import layers
 import lists
 import network
+from pieces import EPOCH, FORMAT, Piece, Tar, unpack
 
 Run = subprocess.CompletedProcess[str]
 
 SITE = Path("/usr/local/lib/R/site-library")  # stands before Debian's own library
-COMPILED = Path("/root/.cache/pyrlab-r")  # a cache mount: what was compiled before
-FETCHED = COMPILED / "archives"  # by sha256: what was fetched before
+FETCHED = Path("/opt/archives")  # in a cache mount, by sha256: what was fetched before
 SOURCE = "/tmp/source"  # what is compiled, each package in its folder
 NAME = r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]"
 REFERENCE = re.compile(rf"(?:(cran|bioc)::)?({NAME})(?:(?:@?\s*(>=|==)\s*|@)([0-9][0-9.-]*))?")
@@ -490,15 +482,16 @@ class Decision:
     lock: Lock
     debian: list[str]  # the packages that apt is asked for
     keep: debs.Versions  # what apt is to leave as it is
+    removed: list[str]  # what gives way
     archives: dict[str, bytes]
 
 
-def decide(path: Path, folder: Path, locked: Lock) -> Decision:
-    """Resolve the list at `path`; what is `locked`, or in the locks of `folder`, stays if it can."""
+def decide(path: Path, below: list[Path], locked: Lock) -> Decision:
+    """Resolve the list at `path`; what is `locked`, or in the locks `below`, stays if it can."""
     wanted = lists.read(path)
     debs.update()
-    below = {k: v for name in ("base_debs", "r_debs") for k, v in debs.read_lock(folder / f"{name}.lock").items()}
-    keep = below | locked.debian
+    there = versions_in(below)
+    keep = there | locked.debian
     agent, cran, bioconductor, *built_in = r(ABOUT).splitlines()
     repositories = hashlib.sha256(f"{agent} {cran} {bioconductor}".encode()).hexdigest()[:16]
     before = locked.fetched
@@ -520,20 +513,42 @@ def decide(path: Path, folder: Path, locked: Lock) -> Decision:
         except (Unreachable, tarfile.TarError) as error:
             lists.fail(plan.lines[name], f"{name} {package.version} cannot be had: {error}")
         fetched[name] = Locked(package.version, package.source, web.keep(content))
-    lock = Lock(fetched, debs.simulate(debian, keep, path.name) if debian else {}, repositories)
-    return Decision(plan, lock, debian, keep, archives)
+    here = debs.installed()
+    lacking = [name for name in there if here.get(name) != there[name]]
+    found, removed = debs.plan([*lacking, *debian], keep, path.name) if debian else ({}, [])
+    lock = Lock(fetched, {name: version for name, version in found.items() if there.get(name) != version}, repositories)
+    return Decision(plan, lock, debian, keep, removed, archives)
 
 
-def write_lock(folder: Path, path: Path, target: Path) -> None:
-    """Write what the list at `path` resolves to."""
-    decide(path, folder, Lock.read(folder / target.name).kept()).lock.write(target)
+def versions_in(locks: Iterable[Path]) -> debs.Versions:
+    """Debian's packages that are there before those of a list of R packages, as their locks have them."""
+    return {name: version for lock in locks for name, version in debs.read_lock(lock).items()}
 
 
-def resolve(folder: Path, path: Path, repository: Path) -> None:
-    """Install Debian's packages and fetch the others; what was decided is in REPOSITORY/plan.json."""
+def prepare(locks: list[Path]) -> None:
+    """Install R itself, which says what its repositories are."""
+    debs.update()
+    debs.install(["r-base-core"], "r_debs.txt", *debs.preferred(versions_in(locks)))
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What is installed besides Debian's packages, and the lines that everything is there for."""
+
+    archives: dict[str, bytes]
+    packages: dict[str, Package]
+    lines: dict[str, lists.Line]
+    debian: debs.Versions  # all of Debian's that will be there
+
+
+def order(folder: Path, path: Path, below: list[Path]) -> tuple[debs.Order, Fetched]:
+    """What apt is to install for the list at `path`, and what is fetched besides, as a lock of `folder` has it.
+
+    The locks `below` are of Debian's packages that are there already.
+    """
     file = folder / path.with_suffix(".lock").name
     locked = Lock.read(file)
-    decision = decide(path, folder, locked)
+    decision = decide(path, below, locked)
     plan = decision.plan
     if decision.lock.debian != locked.debian:
         sys.exit(debs.moved(file, locked.debian, decision.lock.debian))
@@ -542,17 +557,11 @@ def resolve(folder: Path, path: Path, repository: Path) -> None:
             source = f"{name} {found.version} from {plan.fetched[name].url}"
             problem = f"{source} is not what {file.name} has; if it is to be trusted, type make upgrade P={name}"
             lists.fail(plan.lines[name], problem)
-    if decision.debian:
-        debs.install(decision.debian, path.name, *debs.preferred(decision.keep))
-    contrib = repository / "src/contrib"
-    contrib.mkdir(parents=True)
-    for name, package in plan.fetched.items():
-        (contrib / f"{name}_{package.version}.tar.gz").write_bytes(decision.archives[name])
     for note in plan.notes:
         print(f"pyrlab note: {note}")
-    lines = {name: [line.text, line.list, line.number] for name, line in plan.lines.items()}
-    fetched = {name: [package.version, [need.name for need in package.needs]] for name, package in plan.fetched.items()}
-    (repository / "plan.json").write_text(json.dumps({"lines": lines, "fetched": fetched}))
+    options = debs.preferred(decision.keep)
+    wanted = debs.Order(decision.debian, decision.lock.debian, options, path.name, decision.removed)
+    return wanted, Fetched(decision.archives, plan.fetched, plan.lines, debs.installed() | decision.lock.debian)
 
 
 def repacked(archive: bytes, name: str) -> bytes:
@@ -570,57 +579,48 @@ def repacked(archive: bytes, name: str) -> bytes:
     return result.getvalue()
 
 
-def install(repository: Path, library: Path, count: int) -> None:
-    """Install what was fetched, load every package of the list, and share the library out to `count` layers."""
-    plan = json.loads((repository / "plan.json").read_text())
-    lines = {name: lists.Line(*line) for name, line in plan["lines"].items()}
-    build(plan["fetched"], lines, repository / "src/contrib")
-    check(lines)
-    entries = layers.scan(Path("/"), str(SITE))
-    sizes: dict[str, int] = {}
-    for path, entry in entries.items():
-        sizes[package_of(path)] = sizes.get(package_of(path), 0) + entry.status.st_size
-    bins = layers.assign(sizes, count)
-    folders = [library / f"{number:02d}" for number in range(count)]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    layers.collect(Path("/"), entries.values(), lambda path: folders[bins[package_of(path)]], since=0)
-
-
-def package_of(path: str) -> str:
-    """The package whose file `path` below SITE is."""
-    return path.removeprefix(f"{SITE}/").split("/")[0]
-
-
 # Stripping alone would leave a build id that was made from the debug information.
 MAKEVARS = "".join(
     f"{name}FLAGS += -g0\n" for name in ("C", "CXX", "CXX11", "CXX14", "CXX17", "CXX20", "CXX23", "F", "FC")
 )
 
 
-def build(fetched: dict[str, Any], lines: dict[str, lists.Line], contrib: Path) -> None:
-    """Install the packages of `contrib` to SITE; what was compiled once, from the same, is taken from the cache."""
-    keys = {name: cache_key(name, fetched, contrib) for name in fetched}
-    for name in fetched:
-        if (COMPILED / keys[name]).is_dir():
-            shutil.copytree(COMPILED / keys[name], SITE / name, symlinks=True)
-    missing = [name for name in fetched if not (SITE / name).exists()]
-    archives = {name: contrib / f"{name}_{fetched[name][0]}.tar.gz" for name in missing}
-    if any(compiles(archive) for archive in archives.values()):
+def library(fetched: Fetched, prepare: Callable[[], None], folder: Path) -> dict[str, Piece]:
+    """The pieces of what was fetched, by name, in `folder`; for what must be compiled, `prepare` is called first."""
+    keys = {name: cache_key(name, fetched) for name in fetched.packages}
+    found = {name: Piece(folder / f"r-{key}") for name, key in keys.items()}
+    missing = [name for name in found if not found[name].exists]
+    if not missing:
+        return found
+    prepare()
+    if any(compiles(fetched.archives[name]) for name in missing):
         debs.install(["r-base-dev"], "r_packages.txt")
+    unpack([found[name] for name in found if name not in missing], Path("/"))
     Path("/tmp/Makevars").write_text(MAKEVARS)
-    for name, run in in_order(archives, fetched):
+    for name, run in in_order({name: fetched.archives[name] for name in missing}, fetched.packages):
         if run.returncode:
             print("\n".join(run.stdout.replace(f"{SOURCE}/", "").splitlines()[-25:]))
-            what = f"{name} {fetched[name][0]} could not be installed{hint(run.stdout)}"
-            sys.exit(f"pyrlab: {place(lines[name], name)}: {what}; R's own words stand above")
-        shutil.copytree(SITE / name, COMPILED / f"{keys[name]}.part", symlinks=True)
-        (COMPILED / f"{keys[name]}.part").rename(COMPILED / keys[name])
+            what = f"{name} {fetched.packages[name].version} could not be installed{hint(run.stdout)}"
+            sys.exit(f"pyrlab: {place(fetched.lines[name], name)}: {what}; R's own words stand above")
+        version = fetched.packages[name].version
+        installed(name).save(found[name], {"ecosystem": "R", "name": name, "version": version})
+    return found
 
 
-def in_order(archives: dict[str, Path], fetched: dict[str, Any]) -> Iterator[tuple[str, Run]]:
+def installed(name: str) -> Tar:
+    """The files of a package in the library, in the order of their names, all of one time."""
+    tar = Tar()
+    tar.folder(str(SITE)[1:])
+    for path in sorted([SITE / name, *(SITE / name).rglob("*")]):
+        tar.from_disk(Path("/"), str(path)[1:], EPOCH)
+    return tar
+
+
+def in_order(archives: dict[str, bytes], fetched: dict[str, Package]) -> Iterator[tuple[str, Run]]:
     """Install archives, by name, as soon as what they need is installed; each with how it went."""
-    order = TopologicalSorter({name: [need for need in fetched[name][1] if need in archives] for name in archives})
+    order = TopologicalSorter(
+        {name: [need.name for need in fetched[name].needs if need.name in archives] for name in archives}
+    )
     order.prepare()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         running: dict[Future[Run], str] = {}
@@ -632,9 +632,9 @@ def in_order(archives: dict[str, Path], fetched: dict[str, Any]) -> Iterator[tup
                 order.done(name)
 
 
-def install_archive(name: str, archive: Path) -> Run:
+def install_archive(name: str, archive: bytes) -> Run:
     """Install one archive to SITE, from a folder whose path, which the help pages keep, is always the same."""
-    with tarfile.open(archive) as tree:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
         tree.extractall(SOURCE, filter="data")
     options = ["--strip", "--pkglock", "--built-timestamp=2026-01-01", f"--library={SITE}"]
     environment = {**os.environ, "R_MAKEVARS_USER": "/tmp/Makevars", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
@@ -663,28 +663,26 @@ def hint(words: str) -> str:
     return ""
 
 
-def compiles(archive: Path) -> bool:
+def compiles(archive: bytes) -> bool:
     """Whether installing the archive takes a compiler: it has sources, and is not built yet."""
-    with tarfile.open(archive) as tree:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
         names = tree.getnames()
         member = tree.extractfile(f"{names[0].split('/')[0]}/DESCRIPTION")
         assert member is not None
         return b"\nBuilt:" not in member.read() and any(re.match(r"[^/]+/src/.", name) for name in names)
 
 
-def cache_key(name: str, fetched: dict[str, Any], contrib: Path) -> str:
-    """A digest of all that an installed package is made of: its archive, R, what it needs, and this file's ways."""
-    total = hashlib.sha256(Path(__file__).read_bytes())
-    version, needed = fetched[name]
-    total.update((contrib / f"{name}_{version}.tar.gz").read_bytes())
-    for need in sorted({*needed, "R"}):
-        if need in fetched:
-            total.update(cache_key(need, fetched, contrib).encode())
+def cache_key(name: str, fetched: Fetched) -> str:
+    """A digest of all that an installed package is made of: its archive, R, and what it needs."""
+    total = hashlib.sha256(f"{FORMAT} {fetched.debian.get('r-base-core')}".encode())
+    total.update(fetched.archives[name])
+    for need in sorted(need.name for need in fetched.packages[name].needs):
+        if need in fetched.packages:
+            total.update(cache_key(need, fetched).encode())
         else:
-            package = "r-base-core" if need == "R" else f"r-*-{need.lower()}"
-            shown = subprocess.run(["dpkg-query", "--show", package], capture_output=True)
-            total.update(shown.stdout)
-    return total.hexdigest()[:32]
+            known = (f"r-{archive}-{need.lower()}" for archive in ("cran", "bioc"))
+            total.update(" ".join(fetched.debian.get(package, "") for package in known).encode())
+    return total.hexdigest()
 
 
 CHECK = r"""
@@ -706,10 +704,23 @@ def check(lines: dict[str, lists.Line]) -> None:
         sys.exit(f"pyrlab: {place(lines[name], name)}: R cannot load the package '{name}'{why}")
 
 
-if __name__ == "__main__":
-    verb, *rest = sys.argv[1:]
+def main() -> None:
+    """Dispatch; see the module's docstring."""
+    verb, folder, *rest = sys.argv[1:]
     network.connect()
-    if verb == "install":
-        install(Path(rest[0]), Path(rest[1]), int(rest[2]))
-    else:
-        {"lock": write_lock, "resolve": resolve}[verb](*map(Path, rest))
+    if verb == "prepare":
+        prepare(locks_of(folder, rest))
+        return
+    target, listed, *below = rest
+    path = Path(listed)
+    name = path.with_suffix(".lock").name
+    decide(path, locks_of(folder, below), Lock.read(Path(folder) / name).kept()).lock.write(Path(target) / name)
+
+
+def locks_of(folder: str, images: list[str]) -> list[Path]:
+    """The locks in a folder of the lists of some images."""
+    return [debs.lock_of(Path(folder), [Path(path) for path in image.split(",")]) for image in images if image]
+
+
+if __name__ == "__main__":
+    main()
