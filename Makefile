@@ -7,6 +7,7 @@ GIVEN := $(filter-out $(before) before,$(.VARIABLES)) \
 
 PORT       ?= 8888                      # where pylab listens, on 127.0.0.1 only
 RPORT      ?= 9999                      # where rlab listens, likewise
+PYRPORT    ?= 7777                      # where pyrlab listens, likewise
 TBPORT     ?= 6006                      # TensorBoard of pylab, likewise
 FILES      ?= ~/notebooks               # your notebooks, at ~/work in the labs; made if missing
 TZ         ?=                           # the labs' time zone, as in Europe/Berlin; empty: this machine's
@@ -38,7 +39,7 @@ RUNS       ?= 3                         # how often make bench measures, half an
 # What the environment has stays as it is; elsewhere a $ that begins no $(…) and no ${…} is meant as it stands, too, as in
 # $HOME or a password. Blanks around a value are taken off for whatever a recipe runs, but strip would take off those in
 # a path, too: of these, as the quotation marks of all, they are where they are read (pyrlab/parameters.py).
-PARAMETERS := PORT RPORT TBPORT FILES TZ SHM PYTHONBASE BASE CRAN BIOC APTPROXY PIPPROXY PIPHOST http_proxy https_proxy \
+PARAMETERS := PORT RPORT PYRPORT TBPORT FILES TZ SHM PYTHONBASE BASE CRAN BIOC APTPROXY PIPPROXY PIPHOST http_proxy https_proxy \
   no_proxy CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS P A B APTPORT PIPPORT SAVE RUNS
 parenthesis := $$(
 brace := $${
@@ -54,9 +55,13 @@ endif
 RUN := PYTHONUTF8=1 PYTHONIOENCODING= PYTHONSAFEPATH= PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
 
 .DEFAULT_GOAL := help
-.PHONY: help doctor engine engine-ready build build_base build_pylab build_rbase build_rlab pylab rlab \
-  start_pylab start_rlab stop stop_pylab stop_rlab url_pylab url_rlab logs_pylab logs_rlab bash_pylab bash_rlab \
-  lock outdated upgrade manifest diff sbom list tunnel proxies stop_proxies test check prove lint bench clean
+# The images of images.toml; what is no lab, pyrlab refuses to start.
+IMAGES := $(shell while IFS='[.]' read -r before kind name after; do \
+  if [ "$$before$$kind" = images ]; then echo "$$name"; fi; done <images.toml)
+
+.PHONY: help doctor engine engine-ready build build_base build_rbase $(IMAGES) $(IMAGES:%=build_%) $(IMAGES:%=start_%) \
+  $(IMAGES:%=stop_%) $(IMAGES:%=url_%) $(IMAGES:%=logs_%) $(IMAGES:%=bash_%) stop list lock outdated upgrade manifest \
+  diff sbom tunnel proxies stop_proxies test check prove lint bench clean
 
 ##@ Set up
 help: ## Show this help
@@ -71,48 +76,30 @@ engine: ## Install and start a container engine from the distribution's packages
 engine-ready:
 	@$(RUN).ready
 
-##@ Work in a lab
-pylab: engine-ready ## Build what is missing, start JupyterLab for Python, open the browser
-	@$(RUN).lab check pylab && $(RUN).build pylab && $(RUN).lab open pylab
+##@ Work in a lab: LAB
+$(IMAGES): %: engine-ready ## Build what is missing, start the lab, open the browser
+	@$(RUN).lab check $* && $(RUN).build $* && $(RUN).lab open $*
 
-rlab: engine-ready ## Build what is missing, start JupyterLab for R, open the browser
-	@$(RUN).lab check rlab && $(RUN).build rlab && $(RUN).lab open rlab
+$(IMAGES:%=start_%): start_%: engine-ready ## The same without the browser, as on a server
+	@$(RUN).lab check $* && $(RUN).build $* && $(RUN).lab start $*
 
-start_pylab: engine-ready ## The same as pylab without the browser, as on a server
-	@$(RUN).lab check pylab && $(RUN).build pylab && $(RUN).lab start pylab
+$(IMAGES:%=stop_%): stop_%: ## Stop the lab; nothing is lost
+	@$(RUN).lab stop $*
 
-start_rlab: engine-ready ## The same as rlab without the browser
-	@$(RUN).lab check rlab && $(RUN).build rlab && $(RUN).lab start rlab
+$(IMAGES:%=url_%): url_%: ## Print its URL, with its token
+	@$(RUN).lab url $*
 
-stop: ## Stop both labs; nothing is lost
-	@$(RUN).lab stop pylab rlab
+$(IMAGES:%=logs_%): logs_%: ## Follow its log
+	@$(RUN).lab logs $*
 
-stop_pylab: ## Stop pylab
-	@$(RUN).lab stop pylab
+$(IMAGES:%=bash_%): bash_%: ## Open a shell in it
+	@$(RUN).lab bash $*
 
-stop_rlab: ## Stop rlab
-	@$(RUN).lab stop rlab
+stop: ## Stop all labs
+	@$(RUN).lab stop
 
 list: ## List the running labs: URL, notebooks folder, memory
 	@$(RUN).lab list
-
-url_pylab: ## Print the URL of pylab, with its token
-	@$(RUN).lab url pylab
-
-url_rlab: ## Print the URL of rlab, with its token
-	@$(RUN).lab url rlab
-
-logs_pylab: ## Follow the log of pylab
-	@$(RUN).lab logs pylab
-
-logs_rlab: ## Follow the log of rlab
-	@$(RUN).lab logs rlab
-
-bash_pylab: ## Open a shell in pylab
-	@$(RUN).lab bash pylab
-
-bash_rlab: ## Open a shell in rlab
-	@$(RUN).lab bash rlab
 
 tunnel: ## Forward the labs of a server to this machine: make tunnel HOST=user@server
 	@$(RUN).lab tunnel
@@ -121,17 +108,11 @@ tunnel: ## Forward the labs of a server to this machine: make tunnel HOST=user@s
 build: engine-ready ## Build all images that a changed list makes necessary
 	@$(RUN).build
 
-build_base: engine-ready ## Build pyrlab-base: base_debs.txt and the Jupyter stack
-	@$(RUN).build pyrlab-base
+$(IMAGES:%=build_%): build_%: engine-ready ## Build one of them
+	@$(RUN).build $*
 
-build_pylab: engine-ready ## Build pylab: requirements.txt
-	@$(RUN).build pylab
-
-build_rbase: engine-ready ## Build rlab-base: r_debs.txt
-	@$(RUN).build rlab-base
-
-build_rlab: engine-ready ## Build rlab: r_packages.txt
-	@$(RUN).build rlab
+build_base: build_pyrlab-base
+build_rbase: build_rlab-base
 
 clean: ## Remove pyrlab's images, containers, settings and build cache; never a notebook
 	@$(RUN).clean

@@ -7,9 +7,9 @@ import shutil
 import sys
 
 from pyrlab import idmap, owner, trial
-from pyrlab.build import INPUTS
 from pyrlab.docker import CACHE, Problem, docker, drop_image, inspect, parameter, run_main, tag_of
-from pyrlab.lab import LABS, container_name, mount_point
+from pyrlab.images import labs, table
+from pyrlab.lab import compose, container_name, home_volume, mount_point
 from pyrlab.online import CERTIFICATES
 from pyrlab.proxies import SERVICES
 
@@ -17,22 +17,23 @@ from pyrlab.proxies import SERVICES
 def main() -> None:
     """Remove everything; the volumes with the labs' settings only after asking, where one can ask."""
     project = parameter("PROJECT", "pyrlab")
-    volumes = [f"{project}_{lab}-home" for lab in LABS if owner.volume(f"{project}_{lab}-home")]
+    volumes = [volume for volume in map(home_volume, labs()) if owner.volume(volume)]
     ask(volumes)
-    named = {name: owner.container(name) for name in map(container_name, LABS)}
+    named = {name: owner.container(name) for name in map(container_name, labs())}
     containers = {name: container for name, container in named.items() if container}
-    images = [tag_of(name) for name in reversed(INPUTS) if inspect("image", tag_of(name))]
+    images = [tag_of(name) for name in reversed(table()) if inspect("image", tag_of(name))]
     if images:
         owner.check_tag(images[-1])
     if containers:
         docker("rm", "--force", *containers)
     trial.remove()
-    for lab in LABS:
+    for lab in labs():
         idmap.unmount(mount_point(lab))
     if volumes:
         docker("volume", "rm", *volumes)
-    if inspect("network", f"{project}_default"):
-        docker("network", "rm", f"{project}_default")
+    for network in {f"{compose(lab)[0]}_default" for lab in labs()}:
+        if inspect("network", network):
+            docker("network", "rm", network)
     for image in images:
         docker("image", "rm", "--force", image)
     for container in containers.values():
@@ -70,7 +71,7 @@ def remove_cache() -> list[str]:
 def cache_ids() -> list[str]:
     """The ids of pyrlab's records in the build cache, and of those that rest on them, which keep them there.
 
-    Every step of pyrlab's names a path below /pyrlab, every cache mount an id that starts with pyrlab-; but
+    Every step of pyrlab's names a path below /pyrlab, every cache mount an id that starts with pyrlab; but
     BuildKit prunes by id, not by description. 12 characters tell the ids apart and keep the command short.
     """
     ids: dict[str, set[str]] = {}  # of the records, each with those of its parents

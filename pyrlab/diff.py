@@ -11,13 +11,12 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pyrlab import contents
-from pyrlab.build import INPUTS
+from pyrlab import contents, locks
 from pyrlab.contents import Manifest, Versions
 from pyrlab.docker import ROOT, Problem, inspect, parameter, run_main
-from pyrlab.dockerfile import PARENT
-from pyrlab.locks import Change, compare, table
-from pyrlab.table import megabytes
+from pyrlab.images import table
+from pyrlab.locks import Change, compare
+from pyrlab.text import megabytes
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def sides(reference: str) -> dict[str, Build]:
     """The builds that `reference` means, by image; raises Problem where it means none."""
     if (path := ROOT / reference).is_file():
         return from_archive(path)
-    images = [f"{name}:{reference}" for name in INPUTS if inspect("image", f"{name}:{reference}")]
+    images = [f"{name}:{reference}" for name in table() if inspect("image", f"{name}:{reference}")]
     if not images and inspect("image", reference):
         images = [reference]
     if images:
@@ -74,11 +73,11 @@ def from_archive(path: Path) -> dict[str, Build]:
 def from_git(revision: str) -> dict[str, Build]:
     """The lists of packages of a git revision; none where there is no such thing."""
     builds: dict[str, Build] = {}
-    for name in INPUTS:
+    for name in table():
         command = ["git", "show", f"{revision}:{contents.LISTS}/{name}.txt"]
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if run.returncode == 0:
-            parent = builds.get(PARENT.get(name, ""))
+            parent = builds.get(table()[name].parent)
             builds[name] = Build({**(parent.versions if parent else {}), **contents.read_list(run.stdout)})
     return builds
 
@@ -107,7 +106,7 @@ def main() -> None:
     """Print what B has otherwise than A, of a child what its parent has not."""
     one, other = parameter("A", "HEAD"), parameter("B", "latest")
     before, after = sides(one), sides(other)
-    pairs = {name: (before[name], after[name]) for name in INPUTS if name in before and name in after}
+    pairs = {name: (before[name], after[name]) for name in table() if name in before and name in after}
     if not pairs:
         raise Problem(f"{one} has {', '.join(before)}, but {other} has {', '.join(after)}")
     known = {layer for build in before.values() for layer in build.layers}
@@ -116,10 +115,10 @@ def main() -> None:
     )
     found = {name: changes(*pair) for name, pair in pairs.items()}
     for name, (old, new) in pairs.items():
-        above = found.get(PARENT.get(name, ""), [])
+        above = found.get(table()[name].parent, [])
         own = [change for change in found[name] if change not in above]
         print(heading(name, old, new, known, sizes | new.compressed))
-        print(table(own) if own else "the same packages" + (" as its parent's" if above else ""), end="\n\n")
+        print(locks.table(own) if own else "the same packages" + (" as its parent's" if above else ""), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from pyrlab import owner, parameters
 from pyrlab.docker import ROOT, Problem, inspect, parameter, run_main
 from pyrlab.engine import OLDEST, Finding, engine_info, fault, is_here, output, storage, version_of
-from pyrlab.lab import LABS, Running, check_port, checked_folder, container_name, ports_of
+from pyrlab.images import labs
+from pyrlab.lab import Running, check_port, checked_folder, container_name, ports_of
 from pyrlab.online import ADDRESSES, without_password
 from pyrlab.ready import checkout_fault
 
@@ -48,7 +49,7 @@ def disk(root: Path) -> Finding:
 
 def ports(answers: bool) -> Iterator[Finding]:
     """Whether the ports of the labs are free, or taken by the labs themselves."""
-    for lab, own in LABS.items():
+    for lab, own in labs().items():
         container = inspect("container", container_name(lab)) if answers else None
         if container and container["State"]["Running"] and owner.is_own(container["Config"]["Labels"]):
             yield Finding(own, f"{lab} runs at {Running.of(container).port}")

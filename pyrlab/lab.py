@@ -22,10 +22,9 @@ from typing import Any
 
 from pyrlab import idmap, machine, owner
 from pyrlab.docker import COMPOSE, ROOT, Problem, docker, drop_image, inspect, last_words, parameter, run_main
+from pyrlab.images import labs
 from pyrlab.online import environment_of, lab_environment
 
-LABS = {"pylab": "PORT", "rlab": "RPORT"}
-PORTS = {"PORT": "8888", "RPORT": "9999", "TBPORT": "6006"}
 LONGEST = 255  # bytes of a file's name
 JOVYAN = (1000, 100)  # uid and gid of the images' own user
 
@@ -68,13 +67,28 @@ def running(lab: str) -> Running:
 
 
 def port_number(name: str) -> int:
-    """The port that a parameter names."""
-    return int(parameter(name, PORTS[name]))
+    """The port that a parameter names; raises Problem where it has no value."""
+    if not parameter(name):
+        raise Problem(f"{name} says where a lab listens, and has no value; give it one, as in make {name}=8890 …")
+    return int(parameter(name))
+
+
+def has_service(lab: str) -> bool:
+    """Whether compose.yaml has a service for this very lab; the others are its service lab."""
+    return f"\n  {lab}:\n" in (ROOT / "compose.yaml").read_text()
+
+
+def compose(lab: str) -> tuple[str, str]:
+    """The project and the service of a lab, as Compose knows it."""
+    project = parameter("PROJECT", "pyrlab")
+    return (project, lab) if has_service(lab) else (f"{project}-{lab}", "lab")
 
 
 def ports_of(lab: str) -> dict[str, int]:
     """The ports that a lab is to listen on, by their parameters; raises Problem where that cannot be."""
-    name = LABS[lab]
+    if lab not in labs():
+        raise Problem(f"{lab} is no lab; the labs are {', '.join(labs())}")
+    name = labs()[lab]
     port, tensorboard = port_number(name), port_number("TBPORT")
     if port == tensorboard:
         raise Problem(
@@ -129,9 +143,20 @@ def files_folder() -> Path:
 
 
 def claim_homes() -> None:
-    """Make the volumes of all labs, as Compose does whatever it starts, with their owner."""
-    for lab in LABS:
-        owner.claim_volume(parameter("PROJECT", "pyrlab"), f"{lab}-home")
+    """Make the volumes of the labs that are services, as Compose does whatever it starts, with their owner."""
+    for lab in filter(has_service, labs()):
+        claim_home(lab)
+
+
+def home_volume(lab: str) -> str:
+    """The name of the volume with a lab's settings."""
+    return f"{parameter('PROJECT', 'pyrlab')}_{lab}-home"
+
+
+def claim_home(lab: str) -> None:
+    """Make the volume of a lab."""
+    project, service = compose(lab)
+    owner.claim_volume(home_volume(lab), project, f"{service}-home")
 
 
 def mount_point(lab: str) -> Path:
@@ -168,7 +193,7 @@ def check(lab: str) -> tuple[int, Path]:
     for name, number in needed.items():
         if number not in own:
             check_port(number, name)
-    return needed[LABS[lab]], files_folder()
+    return needed[labs()[lab]], files_folder()
 
 
 def has_networks(container: dict[str, Any]) -> bool:
@@ -198,6 +223,7 @@ def start(lab: str, browse: bool) -> None:
     port, files = check(lab)
     container = owner.container(container_name(lab))
     claim_homes()
+    claim_home(lab)
     token = Running.of(container).token if container else secrets.token_hex(24)
     if container and container["State"]["Paused"]:
         thaw(container_name(lab))
@@ -211,8 +237,11 @@ def start(lab: str, browse: bool) -> None:
             docker("stop", container_name(lab))
         work, environment["LAB_USER"] = share(lab, files)
         environment["WORK"] = str(work)
+    project, service = compose(lab)
+    environment |= {"LAB": lab, "LAB_PORT": str(port)}
     environment |= {"FILES": str(files), "JUPYTER_TOKEN": token, **machine.chosen(), **owner.environment()}
-    command = [*COMPOSE, "up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", lab]
+    up = ["--project-name", project, "up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout"]
+    command = [*COMPOSE, *up, "120", service]
     if container and not has_networks(container):
         command.append("--force-recreate")
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -250,9 +279,11 @@ def ssh_name() -> str:
     return f"{getpass.getuser()}@{connection[2] if len(connection) == 4 else socket.gethostname()}"
 
 
-def stop(labs: list[str]) -> None:
+def stop(names: list[str]) -> None:
     """Stop labs; their containers, settings and notebooks stay."""
-    for lab in labs:
+    if not names:
+        print("no lab runs")
+    for lab in names:
         container = owner.container(container_name(lab))
         if container and container["State"]["Running"]:
             docker("stop", "--time", "15", container_name(lab))
@@ -269,10 +300,10 @@ def list_labs() -> None:
         line.split("\t", 1)
         for line in docker("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
     )
-    labs = [Running.of(container) for name in sorted(names) if (container := inspect("container", name))]
-    if not labs:
-        print("no lab runs; start one with make pylab or make rlab")
-    for lab in labs:
+    found = [Running.of(container) for name in sorted(names) if (container := inspect("container", name))]
+    if not found:
+        print(f"no lab runs; start one with {' or '.join(f'make {lab}' for lab in labs())}")
+    for lab in found:
         memory = stats.get(lab.name, "unknown").split(" / ")[0]
         print(f"{lab.name}\n  URL        {lab.url()}\n  notebooks  {lab.files}\n  memory     {memory}")
 
@@ -292,12 +323,12 @@ def tunnel(host: str) -> None:
     run = subprocess.run([*ssh, host, ids], stdout=subprocess.PIPE, text=True)
     if run.returncode:
         raise Problem(f"{host} could not be asked for its labs; ssh's own words stand above")
-    labs = [Running.of(container) for container in json.loads(run.stdout or "[]")]
-    if not labs:
+    found = [Running.of(container) for container in json.loads(run.stdout or "[]")]
+    if not found:
         raise Problem(f"no lab runs on {host}; start one there with make start_pylab or make start_rlab")
     forwards: list[str] = []
     local = 0
-    for lab in sorted(labs, key=lambda lab: lab.port):
+    for lab in sorted(found, key=lambda lab: lab.port):
         local = free_port(max(lab.port, local + 1))  # one that no other lab has been given
         forwards += ["-L", f"127.0.0.1:{local}:127.0.0.1:{lab.port}"]
         print(f"{lab.lab} on {host}: {lab.url(local)}", flush=True)
@@ -319,24 +350,24 @@ def free_port(wanted: int) -> int:
 
 def main() -> None:
     """Dispatch; see the module's docstring."""
-    verb, labs = sys.argv[1], sys.argv[2:]
+    verb, names = sys.argv[1], sys.argv[2:]
     match verb:
         case "check":  # before the long work of a build
-            for lab in labs:
+            for lab in names:
                 check(lab)
         case "start" | "open":
-            start(labs[0], browse=verb == "open")
+            start(names[0], browse=verb == "open")
         case "stop":
-            stop(labs)
+            stop(names or [lab for lab in labs() if owner.container(container_name(lab))])
         case "url":
-            print(running(labs[0]).url())
+            print(running(names[0]).url())
         case "logs":
-            running(labs[0])
-            os.execvp("docker", ["docker", "logs", "--follow", "--tail", "100", container_name(labs[0])])
+            running(names[0])
+            os.execvp("docker", ["docker", "logs", "--follow", "--tail", "100", container_name(names[0])])
         case "bash":
-            running(labs[0])
+            running(names[0])
             terminal = ["--tty"] if sys.stdin.isatty() else []
-            os.execvp("docker", ["docker", "exec", "--interactive", *terminal, container_name(labs[0]), "bash"])
+            os.execvp("docker", ["docker", "exec", "--interactive", *terminal, container_name(names[0]), "bash"])
         case "list":
             list_labs()
         case "tunnel":

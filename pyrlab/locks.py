@@ -10,23 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyrlab import requirements
+from pyrlab import images, requirements
 from pyrlab.contents import Versions
 from pyrlab.docker import CACHE, ROOT, Problem, parameter
-from pyrlab.table import aligned, megabytes
+from pyrlab.images import List, lineage
+from pyrlab.text import aligned, megabytes
 
 STAGED = CACHE / "locks"  # what a build uses; the checkout's own change only when it has succeeded
 APART = CACHE / "resolved"  # what the images have where the checkout's locks could not be had, or not from here
-ECOSYSTEMS = {"requirements": "Python", "base_debs": "Debian", "r_debs": "Debian", "r_packages": "R"}
-NAMES = tuple(ECOSYSTEMS)  # of the locks; each rests on those of its ecosystem, and R's on Debian's, before it
-LISTS = {
-    "requirements": ("docker/pyrlab-base/jupyter.txt", "requirements.txt"),
-    "base_debs": ("docker/pyrlab-base/debs.txt", "base_debs.txt"),
-    "r_debs": ("docker/rlab-base/debs.txt", "r_debs.txt"),
-    "r_packages": ("r_packages.txt",),
-}
-RESTS_ON = {"r_debs": ("base_debs",), "r_packages": ("base_debs", "r_debs")}
-SETTINGS = {"r_packages": ("CRAN", "BIOC")}
+SETTINGS = {"R": ("CRAN", "BIOC")}  # what the packages of an ecosystem depend on besides
 HEADER = re.compile(r"# .*\n# for ([0-9a-f]{16}), content ([0-9a-f]{16})(?:, lists ([0-9a-f]{16}))?(?:, on (.*))?\n")
 SHARED = re.compile(r"^# in all images\n(.*?)(?=^# in pylab$)", re.MULTILINE | re.DOTALL)
 
@@ -34,6 +26,36 @@ SHARED = re.compile(r"^# in all images\n(.*?)(?=^# in pylab$)", re.MULTILINE | r
 def digest(text: str) -> str:
     """A short digest of a text, even of one that is not UTF-8."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def names() -> list[str]:
+    """The names of all locks, each after those that it rests on."""
+    return [*dict.fromkeys(each.lock for image in images.table().values() for each in image.lists)]
+
+
+def lists_of(name: str) -> list[List]:
+    """The lists whose packages are in a lock."""
+    found = {each.name: each for image in images.table().values() for each in image.lists if each.lock == name}
+    return [*found.values()]
+
+
+def files_of(name: str) -> list[str]:
+    """The files of these lists."""
+    return [path for each in lists_of(name) for path in each.files]
+
+
+def ecosystem_of(name: str) -> str:
+    """Of what kind the packages of a lock are."""
+    return lists_of(name)[-1].ecosystem
+
+
+def rests_on(name: str) -> list[str]:
+    """The locks of what is there already, of the same ecosystem and for R of Debian's: those of the image's parents."""
+    owner = images.owner(lists_of(name)[-1])
+    kinds = {"R": ("Debian",)}.get(ecosystem_of(name), (ecosystem_of(name),))
+    above = [each for image in lineage(owner.name)[:-1] for each in image.lists]
+    same = [each for each in owner.lists if each.ecosystem == "Debian" and ecosystem_of(name) == "R"]
+    return [*dict.fromkeys(each.lock for each in [*above, *same] if each.ecosystem in kinds and each.lock != name)]
 
 
 @dataclass(frozen=True)
@@ -67,14 +89,14 @@ class Lock:
         lists = f", lists {self.lists}" if self.lists else ""
         on = f", on {self.python}" if self.python else ""
         (folder / f"{self.name}.lock").write_text(
-            f"# What {LISTS[self.name][-1]} resolves to, written by make lock; change the list, not this file.\n"
+            f"# What {files_of(self.name)[-1]} resolves to, written by make lock; change the list, not this file.\n"
             f"# for {self.inputs or '0' * 16}, content {digest(self.content)}{lists}{on}\n{self.content}"
         )
 
     def versions(self) -> Versions:
         """The version of every package, and the Python image's digest."""
         found: Versions = {}
-        ecosystem = ECOSYSTEMS[self.name]
+        ecosystem = ecosystem_of(self.name)
         if self.python:
             image, version = re.split(r"@sha256:| (?=\w+$)", self.python, maxsplit=1)
             found["image", image] = version[:12]
@@ -90,26 +112,34 @@ class Lock:
 def wanted(name: str) -> list[str]:
     """What the lists of a lock, and the files that they point at, ask for now."""
     found: list[str] = []
-    for path in LISTS[name]:
-        if path == requirements.LIST:
-            for other, text in requirements.lists().items():
+    for path in files_of(name):
+        if path in requirements.own():
+            for other, text in requirements.lists(path).items():
                 found += [] if other == path else [f"in {other}"]
                 found += stripped(requirements.without_passwords(text))
             found += [
-                f"{wheel} {hashlib.sha256((ROOT / wheel).read_bytes()).hexdigest()}" for wheel in requirements.wheels()
+                f"{wheel} {hashlib.sha256((ROOT / wheel).read_bytes()).hexdigest()}"
+                for wheel in requirements.wheels(path)
             ]
         else:
             found += packages(ROOT / path)
     return found
 
 
+def is_lowest(name: str) -> bool:
+    """Whether a lock is of what stands on the Python image itself, and so depends on that."""
+    return ecosystem_of(name) == "Debian" and not rests_on(name)
+
+
 def inputs(name: str, folder: Path, python: str, lines: list[str]) -> str:
     """A digest of what a lock is resolved from: the `lines` of its lists, settings, other locks, the processor."""
     parts = list(lines)
-    parts += [] if name == "requirements" else [platform.machine().replace("arm64", "aarch64")]  # as macOS says it
-    parts += [f"{setting}={parameter(setting)}" for setting in SETTINGS.get(name, ())]
-    parts += [Lock.read(folder, other).content for other in RESTS_ON.get(name, ())]
-    parts += [python] if name == "base_debs" else []
+    parts += (
+        [] if ecosystem_of(name) == "Python" else [platform.machine().replace("arm64", "aarch64")]
+    )  # as macOS says it
+    parts += [f"{setting}={parameter(setting)}" for setting in SETTINGS.get(ecosystem_of(name), ())]
+    parts += [Lock.read(folder, other).content for other in rests_on(name)]
+    parts += [python] if is_lowest(name) else []
     return digest("\n".join(parts))
 
 
@@ -142,7 +172,7 @@ def stage() -> None:
     """Put the locks where the build finds them; an empty one where there is none yet."""
     shutil.rmtree(STAGED, ignore_errors=True)
     STAGED.mkdir(parents=True)
-    for name in NAMES:
+    for name in names():
         current(name).write(STAGED)
 
 
@@ -151,7 +181,7 @@ def seal(name: str, python: str, lines: list[str]) -> None:
     made = STAGED / f"{name}.lock"
     content = made.read_text()
     made.unlink()  # with the rights that BuildKit gave it, which a step would take for a change
-    on = python if name == "base_debs" else ""
+    on = python if is_lowest(name) else ""
     Lock(name, inputs(name, STAGED, python, lines), on, content, digest("\n".join(lines))).write(STAGED)
 
 
@@ -161,9 +191,9 @@ def publish(asked: bool) -> None:
     What differs only because the archives have moved on, or another Python image is here, is kept apart.
     """
     written: set[str] = set()
-    for name in NAMES:
+    for name in names():
         lock, before = Lock.read(STAGED, name), Lock.read(ROOT, name)
-        follows = lock.content != before.content and written.intersection(RESTS_ON.get(name, ()))
+        follows = lock.content != before.content and written.intersection(rests_on(name))
         if not lock.inputs.strip("0") or lock == before:
             continue
         if asked or follows or lock.lists != before.lists:
@@ -218,7 +248,7 @@ class Change:
 
 def read(folder: Path) -> list[Lock]:
     """The locks in `folder`."""
-    return [Lock.read(folder, name) for name in NAMES]
+    return [Lock.read(folder, name) for name in names()]
 
 
 def changes(before: list[Lock], after: list[Lock]) -> list[Change]:

@@ -14,11 +14,11 @@ from typing import Any
 from pyrlab import locks
 from pyrlab.bake import bake
 from pyrlab.base import choose_python
-from pyrlab.build import INPUTS, alone, session
+from pyrlab.build import alone, session
 from pyrlab.contents import Manifest, manifest_of, own_packages, spellings
 from pyrlab.docker import CACHE, ROOT, Problem, inspect, run_main, tag_of
-from pyrlab.dockerfile import PARENT
-from pyrlab.table import aligned, megabytes
+from pyrlab.images import table
+from pyrlab.text import aligned, megabytes
 
 MANIFESTS = CACHE / "manifests"  # what the documents are made from
 SBOM = ROOT / "sbom"
@@ -26,7 +26,7 @@ SBOM = ROOT / "sbom"
 
 def manifests() -> dict[str, Manifest]:
     """The manifests of the images that there are, parents first; raises Problem where there is none."""
-    present = [name for name in INPUTS if inspect("image", tag_of(name))]
+    present = [name for name in table() if inspect("image", tag_of(name))]
     if not present:
         raise Problem("there are no images yet; make build makes them")
     return {name: manifest_of(tag_of(name)) for name in present}
@@ -61,7 +61,7 @@ def show(asked: list[str]) -> None:
     names = {name for package in asked for name in spellings(package)}
     shown = False
     for name, manifest in found.items():
-        packages = own_packages(manifest, found.get(PARENT.get(name, "")))
+        packages = own_packages(manifest, found.get(table()[name].parent))
         if asked:
             packages = [p for p in manifest["packages"] if p["name"] in names]
         if packages:

@@ -66,12 +66,14 @@ def volume(thing: str) -> dict[str, Any] | None:
     return found
 
 
-def claim_volume(project: str, home: str) -> None:
-    """Make the volume of a lab, as Compose would, with its owner; raises Problem where it is somebody else's."""
-    thing = f"{project}_{home}"
+def claim_volume(thing: str, project: str, key: str) -> None:
+    """Make the volume of a lab, as Compose would, with its owner; raises Problem where it is somebody else's.
+
+    Compose knows it by the name of its `project` and by its `key` in compose.yaml.
+    """
     if volume(thing):
         return
-    given = {"com.docker.compose.project": project, "com.docker.compose.volume": home, **labels()}
+    given = {"com.docker.compose.project": project, "com.docker.compose.volume": key, **labels()}
     docker("volume", "create", *(f"--label={label}={value}" for label, value in given.items()), thing)
 
 

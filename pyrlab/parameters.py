@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = ("FILES", "CACERT")
 ADDRESSES = ("CRAN", "BIOC", "APTPROXY", "PIPPROXY", "PIPHOST", "http_proxy", "https_proxy")  # may hold a password
-PORTS = ("PORT", "RPORT", "TBPORT", "APTPORT", "PIPPORT")
+PORTS = ("PORT", "RPORT", "PYRPORT", "TBPORT", "APTPORT", "PIPPORT")
 OTHERS = ("TZ", "SHM", "no_proxy", "SSH_OPTIONS", "P", "A", "B")  # which may be anything, or are looked at elsewhere
 
 

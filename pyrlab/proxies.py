@@ -15,6 +15,7 @@ from pyrlab.base import bootstrap, choose_python
 from pyrlab.build import alone
 from pyrlab.docker import CACHE, COMPOSE, ROOT, Problem, parameter, run_main
 from pyrlab.engine import fault
+from pyrlab.images import labs
 from pyrlab.lab import claim_homes
 from pyrlab.online import bridge, build_environment, check, handing_on, lab_environment
 from pyrlab.progress import Progress
@@ -46,7 +47,7 @@ def start() -> None:
     claim_homes()
     compose(
         "up --detach --no-build --pull never --wait --wait-timeout 60",
-        {**lab_environment(), "PROXY_ADDRESS": bridge()},
+        {**lab_environment(), "PROXY_ADDRESS": bridge(), "LAB": next(iter(labs()))},
         "the caches did not start ({}); APTPORT and PIPPORT name other ports",
     )
     lines = [f"{name} = {value}" for name, value in parameters().items()]

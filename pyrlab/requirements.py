@@ -1,4 +1,4 @@
-"""The files of the checkout that requirements.txt points at, and the passwords in its addresses."""
+"""The files of the checkout that Python lists as requirements.txt point at, and the passwords in their addresses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from pyrlab.docker import ROOT, Problem
+from pyrlab.images import table
 
-LIST = "requirements.txt"
 WHEEL = re.compile(r"\s*(?:[^\s@]+\s*@\s*file:)?(?!\w+:)([^\s;@]+?\.whl)\b")
 USER = re.compile(r"(?<=://)([^/\s@]+)@([^/\s:]+)")  # and password, of an address, and its host
 VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
@@ -32,10 +32,16 @@ def pointers() -> argparse.ArgumentParser:
     return parser
 
 
-def texts(constraints: bool) -> dict[str, str]:
-    """The text of requirements.txt and of every list that it points at, if only as `constraints`, by their place."""
+def own() -> list[str]:
+    """The user's lists of Python packages."""
+    each = (each for image in table().values() for each in image.lists if each.ecosystem == "Python")
+    return [*dict.fromkeys(item.file for item in each if not item.file.startswith("docker/"))]
+
+
+def texts(path: str, constraints: bool) -> dict[str, str]:
+    """The text of the list `path` and of every list that it points at, if only as `constraints`, by their place."""
     found: dict[str, str] = {}
-    pending = [LIST]
+    pending = [path]
     while pending:
         name = pending.pop(0)
         if name in found or not inside(name):  # what is wrong with such a line, the build says
@@ -52,14 +58,14 @@ def texts(constraints: bool) -> dict[str, str]:
     return found
 
 
-def lists() -> dict[str, str]:
-    """The lists that ask for packages, and those that only constrain them."""
-    return texts(constraints=True)
+def lists(path: str) -> dict[str, str]:
+    """The lists that ask for packages, and those that only constrain them, `path` first."""
+    return texts(path, constraints=True)
 
 
-def asking() -> dict[str, str]:
-    """The lists that ask for packages."""
-    return texts(constraints=False)
+def asking(path: str) -> dict[str, str]:
+    """The lists that ask for packages, `path` first."""
+    return texts(path, constraints=False)
 
 
 def without_comment(line: str) -> str:
@@ -67,18 +73,19 @@ def without_comment(line: str) -> str:
     return re.sub(r"(^|\s)#.*", "", line)
 
 
-def wheels() -> list[str]:
-    """The wheels in the checkout that the lists name, by their path."""
-    named = (WHEEL.match(without_comment(line)) for text in asking().values() for line in text.splitlines())
+def wheels(path: str) -> list[str]:
+    """The wheels in the checkout that a list names, by their path."""
+    named = (WHEEL.match(without_comment(line)) for text in asking(path).values() for line in text.splitlines())
     return sorted({os.path.normpath(found[1]) for found in named if found and inside(found[1])})
 
 
 def stage(folder: Path) -> None:
     """Put the lists and wheels where a build sees them."""
-    write(lists(), folder)
-    for wheel in wheels():
-        (folder / wheel).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / wheel, folder / wheel)
+    for path in own():
+        write(lists(path), folder)
+        for wheel in wheels(path):
+            (folder / wheel).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / wheel, folder / wheel)
 
 
 def write(texts: dict[str, str], folder: Path) -> None:
@@ -96,7 +103,7 @@ def without_passwords(text: str) -> str:
 def netrc() -> str:
     """The users and passwords of the lists' addresses, by host, as uv and pip look them up."""
     found: dict[str, str] = {}
-    for name, text in lists().items():
+    for name, text in {name: text for path in own() for name, text in lists(path).items()}.items():
         for number, line in enumerate(text.splitlines(), start=1):
             where = f"{name} line {number}"
             for user, host in USER.findall(without_comment(line)):

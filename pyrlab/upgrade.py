@@ -5,18 +5,17 @@ python3 -m pyrlab.upgrade lock | outdated | upgrade [PACKAGE …]
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from pyrlab import locks, requirements
+from pyrlab import locks
 from pyrlab.base import ARCHIVE, choose_python
-from pyrlab.build import INPUTS, Image, alone, build, check_lists, make_locks, session, stale_locks
-from pyrlab.contents import LISTS, canonical, layer_sizes, spellings, write_list
+from pyrlab.build import Image, alone, build, check_lists, make_locks, session, stale_locks
+from pyrlab.contents import LISTS, layer_sizes, spellings, write_list
 from pyrlab.docker import ROOT, Problem, inspect, run_main, tag_of
-from pyrlab.table import megabytes
+from pyrlab.images import table
+from pyrlab.text import megabytes
 
 
 def lock() -> None:
@@ -24,9 +23,9 @@ def lock() -> None:
     check_lists()
     source, python = choose_python()
     locks.stage()
-    if stale_locks([*INPUTS], python):
+    if stale_locks([*table()], python):
         with session(source, python) as now:
-            make_locks([*INPUTS], now)
+            make_locks([*table()], now)
     changes = locks.changes(locks.read(ROOT), locks.read(locks.STAGED))
     locks.publish(asked=True)
     for path in (locks.APART / LISTS).glob("*.txt"):  # what the images have already
@@ -41,7 +40,7 @@ def outdated() -> None:
     source, python = choose_python(refresh=True)
     locks.stage()
     with session(source, python) as now:
-        make_locks([*INPUTS], now, "*")
+        make_locks([*table()], now, "*")
     print(locks.table(locks.changes(locks.read(ROOT), locks.read(locks.STAGED))) or "everything is up to date")
 
 
@@ -51,7 +50,6 @@ def upgrade(packages: list[str]) -> None:
     fetched: list[int] = []
 
     def approve(images: list[Image]) -> None:
-        check_imports(images)
         fetched.append(bytes_to_pull(images))
 
     before = locks.read(ROOT)
@@ -65,7 +63,7 @@ def upgrade(packages: list[str]) -> None:
 
 def named(package: str) -> set[str]:
     """The locked packages that a user may mean by a name: R's may be Debian's; raises Problem where there is none."""
-    known = {name for lock in locks.NAMES for _, name in locks.Lock.read(ROOT, lock).versions()}
+    known = {name for lock in locks.names() for _, name in locks.Lock.read(ROOT, lock).versions()}
     found = known & spellings(package)
     if not found:
         raise Problem(f"no lock has a package named {package}; grep {package} *.lock finds its like")
@@ -85,39 +83,6 @@ def fresh_debian() -> Iterator[None]:
             before.replace(ARCHIVE)
         raise
     before.unlink(missing_ok=True)
-
-
-# A module may want what its package only suggests; a package none of whose modules can be imported is broken.
-IMPORTS = """
-import importlib, importlib.metadata, re, sys
-modules = {}
-for module, owners in sorted(importlib.metadata.packages_distributions().items()):
-    for owner in owners if module.isidentifier() else ():
-        modules.setdefault(re.sub("[-_.]+", "-", owner).lower(), []).append(module)
-for package in sys.argv[1:]:
-    errors = []
-    for module in modules.get(package, ()):
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            errors.append(f"{package} cannot be imported: {type(error).__name__}: {error}")
-    if errors and len(errors) == len(modules[package]):
-        sys.exit(errors[0])
-"""
-
-
-def check_imports(images: list[Image]) -> None:
-    """Raise Problem where a package of requirements.txt cannot be imported in pylab; R's are loaded in the build."""
-    pylab = next((image for image in images if image.name == "pylab" and image.written), None)
-    if not pylab:
-        return
-    lines = [line for text in requirements.asking().values() for line in locks.stripped(text)]
-    listed = [re.split(r"[^\w.-]", line)[0] for line in lines]
-    names = map(canonical, listed)
-    command = ["docker", "run", "--rm", "--network=none", "--entrypoint=python", pylab.tag, "-c", IMPORTS, *names]
-    run = subprocess.run(command, capture_output=True, text=True)
-    if run.returncode:
-        raise Problem(f"nothing was upgraded, since {(run.stderr.strip() or 'pylab does not start').splitlines()[-1]}")
 
 
 def bytes_to_pull(images: list[Image]) -> int:

@@ -43,7 +43,7 @@ def started(tmp_path: Path) -> Iterator[str]:
 def check(checkout: Path, sentence: str, *targets: str, **environment: str) -> None:
     """Make doctor says what is wrong and what mends it; each of the targets says the same, and nothing is made."""
     before = files_of(checkout)
-    ports = {name: str(free_port()) for name in ("PORT", "RPORT", "TBPORT")}
+    ports = {name: str(free_port()) for name in ("PORT", "RPORT", "PYRPORT", "TBPORT")}
     doctor = type_make(checkout, "doctor", **ports, **environment)
     found, _, mend = sentence.partition("; ")
     assert re.search(rf"^--  \S+ +{re.escape(found)}\n +mend: {re.escape(mend)}$", doctor.stdout, re.MULTILINE), (

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import debs
-import plan
 import r
 import wheels
 from pyrlab import locks
@@ -151,7 +150,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("ROOT", "STAGED", "APART"):
         monkeypatch.setattr(locks, name, tmp_path / name)
     (tmp_path / "ROOT").mkdir()
-    for name in locks.NAMES:
+    for name in locks.names():
         locks.Lock(name, "0" * 15 + "1", "", "", "0" * 16).write(tmp_path / "ROOT")
     write(tmp_path / "ROOT", "curl 1\n")
     locks.stage()
@@ -201,8 +200,8 @@ def test_what_rests_on_a_lock_follows_it(places: Path) -> None:
 
 
 def test_what_is_installed_of_a_lock() -> None:
-    """A plan has every line of a lock that pip needs: all versions of a package, conditions and hashes, no comments."""
-    pins = {name: plan.Pin.of(block).text for name, block in wheels.blocks(LOCKED).items()}
+    """Every line of a lock that uv needs is installed: all versions of a package, conditions, hashes, no comments."""
+    pins = {name: wheels.Pin.of(block).text for name, block in wheels.blocks(LOCKED).items()}
     assert pins == {
         "contourpy": "contourpy==1.3.3 ; python_full_version < '3.14' --hash=sha256:11 --hash=sha256:12\n"
         "contourpy==1.4.0 ; python_full_version >= '3.14' --hash=sha256:13",
