@@ -1,9 +1,5 @@
-# The build of the four images. Every variable is set by `make build`, which also puts the Dockerfiles of
-# docker/ together into the one named here; to look at what BuildKit is given:
-# docker buildx bake -f docker/bake.hcl --print
-#
-#   python ── pyrlab-base ─┬─ pylab
-#                          └─ rlab-base ── rlab
+# How BuildKit is asked for what make wants, one image at a time. Every variable is set by pyrlab/build.py; to look at
+# what BuildKit is given: docker buildx bake -f docker/bake.hcl --print
 
 variable "PYTHON" { default = "target:debian" } # or docker-image://python:…
 variable "CACERT" { default = "" }
@@ -12,8 +8,17 @@ variable "BIOC" { default = "" }
 variable "TAG" { default = "latest" }
 variable "LOCKS" { default = ".cache/locks" }
 variable "PYTHON_IMAGE" { default = "" } # the identity of PYTHON
+variable "IMAGE" { default = "" }        # the name of the image that is built
+variable "PARENT" { default = "" }       # what it starts from, empty for the Python image
+variable "PACKAGES" { default = "" }     # its packages, in the engine
+variable "DOCKERFILE" { default = "" }   # its own
+variable "PLAN" { default = ".cache/plan" }
 variable "FIRST" { default = "target:unpacked" } # the Debian to bootstrap in
 variable "FOLDER" { default = ".cache" }
+variable "LISTS" { default = "" }    # what is locked, the names of files
+variable "BELOW" { default = "" }    # the same of what is there already, an image each
+variable "ALSO" { default = "" }     # the other lists of the same kind, which are looked at, too
+variable "HEADINGS" { default = "" } # what stands above the packages of each list in its lock
 variable "UPGRADE" { default = "" } # packages that need not stay as locked, * for all
 variable "STAMP" { default = "" } # the time, so that nothing is resolved from the cache
 
@@ -41,7 +46,7 @@ target "bootstrap" {
 # What getting online takes comes in secrets, so that nothing of it is in an image.
 target "secrets" {
   context = "."
-  args    = { SOURCE_DATE_EPOCH = "1767225600" } # 2026-01-01; as in docker/build/layers.py
+  args    = { SOURCE_DATE_EPOCH = "1767225600" } # 2026-01-01; as in docker/build/pieces.py
   secret  = concat(["id=network,env=NETWORK"], CACERT == "" ? [] : ["id=ca,src=${CACERT}"])
   attest  = ["type=provenance,disabled=true"] # provenance holds the time of the build
 }
@@ -51,44 +56,79 @@ target "online" {
   contexts = { python = PYTHON }
 }
 
-# What the one Dockerfile of .cache takes, whatever is built with it.
-target "whole" {
+# The steps of docker/build, which serve every image.
+target "steps" {
   inherits   = ["online"]
-  contexts   = { locks = LOCKS, lists = ".cache/lists" }
-  dockerfile = ".cache/Dockerfile"
+  dockerfile = "docker/build/Dockerfile"
   args = {
-    CRAN       = CRAN
-    BIOC       = BIOC
-    BASE       = PYTHON_IMAGE
-    UV_VERSION = "0.13.8"
+    UV_VERSION        = "0.13.8"
     PACKAGING_VERSION = "26.4"
   }
 }
 
+# The packages of IMAGE, as the folder PLAN says, on its PARENT, as an archive for docker load.
+target "archive" {
+  inherits = ["steps"]
+  contexts = { for name, place in { plan = PLAN, parent = PARENT } : name => place if place != "" } # no parent: Python's
+  target   = "archive"
+  args     = { CRAN = CRAN, BIOC = BIOC }
+  output   = ["type=tar,dest=-"]
+}
+
+# IMAGE as its Dockerfile has it, on its packages, which are in the engine by then.
 target "image" {
-  inherits = ["whole"]
-  name     = image
-  matrix   = { image = ["pyrlab-base", "pylab", "rlab-base", "rlab"] }
-  target   = image
+  context    = "."
+  contexts   = { packages = "docker-image://${PACKAGES}" }
+  dockerfile = DOCKERFILE
+  args       = { SOURCE_DATE_EPOCH = "1767225600" }
+  attest     = ["type=provenance,disabled=true"]
+  output     = ["type=cacheonly"]
+}
+
+# uv and packaging, for the locks.
+target "uv" {
+  inherits = ["steps"]
+  target   = "uv"
+  output   = ["type=cacheonly"]
+}
+
+# The same, checked, with its manifest.
+target "checked" {
+  inherits = ["steps"]
+  contexts = { image = "target:image", plan = PLAN }
+  target   = "checked"
+  args     = { NAME = IMAGE, BASE = PYTHON_IMAGE }
   labels   = { "org.pyrlab.python" = PYTHON_IMAGE }
-  tags     = ["${image}:${TAG}"]
+  tags     = ["${IMAGE}:${TAG}"]
   output   = ["type=image,oci-mediatypes=true,compression=zstd"] # half of gzip's time; engines since 23.0 pull it
 }
 
 # What the lists resolve to, into the folder of the locks.
 target "lock" {
-  inherits = ["whole"]
+  inherits   = ["steps"]
+  dockerfile = "docker/locks/Dockerfile"
+  contexts   = { locks = LOCKS, lists = ".cache/lists", uv = "target:uv" }
   name     = "lock-${ecosystem}"
   matrix   = { ecosystem = ["python", "debian", "r"] }
   target   = "lock-${ecosystem}"
-  args     = { UPGRADE = UPGRADE, STAMP = STAMP }
+  args = {
+    HEADINGS = HEADINGS
+    LISTS    = LISTS
+    BELOW    = BELOW
+    ALSO     = ALSO
+    UPGRADE  = UPGRADE
+    STAMP    = STAMP
+    CRAN     = CRAN
+    BIOC     = BIOC
+  }
   output   = ["type=local,dest=${LOCKS}"]
 }
 
 # What is in the images, in the standard formats.
 target "sbom" {
-  inherits = ["whole"]
-  contexts = { manifests = ".cache/manifests" }
+  inherits   = ["steps"]
+  dockerfile = "docker/sbom/Dockerfile"
+  contexts   = { manifests = ".cache/manifests", uv = "target:uv" }
   target   = "sbom"
   output   = ["type=local,dest=sbom"]
 }

@@ -10,8 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
+from typing import IO
 
 from pyrlab.docker import ROOT, Problem, docker
 from pyrlab.engine import fault
@@ -26,7 +29,7 @@ LOST = r"snapshot (\S+) does not exist"
 LOSES = 30  # the major version of the engine that does not lose snapshots any more
 NO_HISTORY = "DeadlineExceeded"
 # And an engine may end in the middle of a build: of an upgrade, or of a panic of BuildKit's (moby/buildkit#3714).
-GONE = "error reading from server|Cannot connect to the Docker daemon"
+GONE = "error reading from server|Cannot connect to the Docker daemon|error during connect|unexpected EOF"
 STUMBLE = rf"{LOST}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
 WAITING = "waiting for another build of yours"
 PAUSE = 5  # seconds, for what keeps it busy to get on
@@ -37,20 +40,28 @@ def bake(
     progress: Progress,
     environment: dict[str, str],
     done: Callable[[], bool] = lambda: False,
+    take: Callable[[IO[bytes]], None] | None = None,
     attempts: int = 5,
 ) -> None:
     """Run bake on `targets`; raises Problem with the sentence of pyrlab's own tools where one failed.
+
+    What it writes to its output, `take` is given as a stream.
 
     Where BuildKit itself stumbled, it is asked again: what is done by then counts. It is not where it has no history to
     show, and `done` says that nothing else is wanting.
     """
     command = [*BAKE, "--progress=rawjson", *targets]
     # Targets that others start from need no image of their own in the store.
-    merged = {**os.environ, **environment, "BUILDX_NO_DEFAULT_LOAD": "1"}
-    with turn(), subprocess.Popen(command, cwd=ROOT, env=merged, stderr=subprocess.PIPE, text=True) as process:
+    merged = {**os.environ, **environment, "BUILDX_NO_DEFAULT_LOAD": "1", "BUILDX_GIT_INFO": "false"}
+    pipe = subprocess.PIPE if take else None
+    with turn(), subprocess.Popen(command, cwd=ROOT, env=merged, stdout=pipe, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        words = "\n".join(progress.follow(process.stderr))
-    if process.returncode:
+        with ThreadPoolExecutor(1) as beside:
+            taken = beside.submit(take, process.stdout) if take and process.stdout else None
+            words = "\n".join(progress.follow(TextIOWrapper(process.stderr, errors="replace")))
+    untaken = taken.exception() if taken else None
+    if process.returncode or untaken:
+        words += f"\n{untaken or ''}"
         if re.search(NO_HISTORY, words) and done():
             progress.forget(NO_HISTORY)
             return
@@ -66,9 +77,9 @@ def bake(
                 await_engine()
             progress.forget(STUMBLE)
             progress.log.write(f"--- again: {' '.join(targets)}\n")
-            bake(targets, progress, environment, done=done, attempts=attempts - 1)
+            bake(targets, progress, environment, done, take, attempts - 1)
             return
-        raise Problem(progress.failure())
+        raise Problem(progress.failure()) if process.returncode or not untaken else untaken
 
 
 @contextmanager

@@ -13,57 +13,37 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from pyrlab import contents, dockerfile, locks, owner, requirements, trial
+from pyrlab import contents, locks, owner, requirements, store, trial
 from pyrlab.bake import bake
 from pyrlab.base import ARCHIVE, bootstrap, choose_python
 from pyrlab.docker import CACHE, ROOT, Problem, docker, drop_image, inspect, parameter, run_main, tag_of
-from pyrlab.dockerfile import PARENT, lineage
-from pyrlab.lab import LABS
+from pyrlab.engine import fault
+from pyrlab.images import List, files, heading, labs, lineage, table
 from pyrlab.online import build_environment, check
 from pyrlab.progress import Progress
-from pyrlab.table import aligned
+from pyrlab.text import aligned
 
 NEW = ".new"  # ends the tag of what is built until everything is
+PACKAGES = ".packages"  # ends that of what an image is finished on
 RECORDS = CACHE / "built.json"  # what decides whether to build is no part of an image
 
-# What an image is made of besides its parent and its locks; a change of any is a reason to build.
-INPUTS = {
-    "pyrlab-base": [
-        "docker/pyrlab-base",
-        "docker/run",
-        "docker/manifest",
-        "docker/build",
-        "docker/bake.hcl",
-        "pyrlab/dockerfile.py",
-    ],
-    "pylab": ["docker/pylab"],
-    "rlab-base": ["docker/rlab-base"],
-    "rlab": ["docker/rlab"],
-}
-LOCKS = {  # of which an image has the packages; of requirements.lock, pyrlab-base has a section
-    "pyrlab-base": ["requirements", "base_debs"],
-    "pylab": ["requirements"],
-    "rlab-base": ["r_debs"],
-    "rlab": ["r_packages"],
-}
-LISTS = {  # of what an image has and its parent has not, by ecosystem
-    "pyrlab-base": {
-        "Debian": ["docker/pyrlab-base/debs.txt", "base_debs.txt"],
-        "Python": ["docker/pyrlab-base/jupyter.txt"],
-    },
-    "pylab": {"Python": ["requirements.txt"]},
-    "rlab-base": {"Debian": ["docker/rlab-base/debs.txt", "r_debs.txt"]},
-    "rlab": {"R": ["r_packages.txt"]},
-}
+# What every image is made with, besides its own folder, lists and parent; a change is a reason to build.
+TOOLS = ["docker/build", "docker/bake.hcl", "docker/pyrlab-base/dpkg.cfg"]
+RUN_TIME = {"pyrlab-base": ["docker/run"]}
+PLAIN = "docker/rlab/Dockerfile"  # of an image without a folder of its own
+PLAN = CACHE / "plan"
+SETTINGS = (  # of an image, as the OCI's image-spec has them, and Docker's own
+    *("User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal"),
+    *("Healthcheck", "Shell", "OnBuild", "ArgsEscaped"),
+)
 STAGED_LISTS = CACHE / "lists"
-TARGETS = {"requirements": "lock-python", "base_debs": "lock-debian", "r_debs": "lock-debian", "r_packages": "lock-r"}
 MOVED = r"\w+\.lock: .*; type make lock"
 
 
@@ -76,7 +56,7 @@ class Image:
     parent: Image | None
     why: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    written: bool = False  # as NEW, beside the one before
+    written: bool = False  # as NEW, beside the one before, which is another
 
     @property
     def tag(self) -> str:
@@ -102,14 +82,28 @@ def digest(path: Path) -> str:
     return total.hexdigest()[:16]
 
 
+def locks_of(name: str) -> list[str]:
+    """The locks with the packages of an image's own lists."""
+    return [*dict.fromkeys(each.lock for each in table()[name].lists)]
+
+
+def dockerfile(name: str) -> str:
+    """The Dockerfile of an image."""
+    own = f"docker/{name}/Dockerfile"
+    return own if (ROOT / own).exists() else PLAIN
+
+
 def inputs_of(name: str) -> dict[str, str]:
     """What the image `name` is made of besides its parent, by what a user would say has changed."""
-    inputs = {path: digest(ROOT / path) for path in INPUTS[name]}
-    for lock in LOCKS[name]:
-        content = locks.Lock.read(locks.STAGED, lock).content
-        section = locks.SHARED.search(content) if name == "pyrlab-base" else None
-        inputs[f"{lock}.lock"] = locks.digest(re.sub(r"(?m)^\s*#.*\n", "", section[1] if section else content))
-    for setting in chain.from_iterable(locks.SETTINGS.get(lock, ()) for lock in LOCKS[name]):
+    inputs = {
+        path: digest(ROOT / path) for path in [*TOOLS, *RUN_TIME.get(name, ()), str(Path(dockerfile(name)).parent)]
+    }
+    inputs["images.toml"] = locks.digest(repr(table()[name]))
+    for each in table()[name].lists:
+        content = locks.Lock.read(locks.STAGED, each.lock).content
+        section = locks.SHARED.search(content) if each.name == "jupyter" else None
+        inputs[f"{each.lock}.lock"] = locks.digest(re.sub(r"(?m)^\s*#.*\n", "", section[1] if section else content))
+    for setting in chain.from_iterable(locks.SETTINGS.get(locks.ecosystem_of(lock), ()) for lock in locks_of(name)):
         if value := parameter(setting):
             inputs[setting] = hashlib.sha256(value.encode()).hexdigest()[:16]  # it may hold a password
     return inputs
@@ -144,15 +138,16 @@ def reasons(image: Image) -> list[str]:
         return ["not known to this checkout"]
     names = [*image.inputs, *(name for name in before if name not in image.inputs)]
     changes = [f"{name} changed" for name in names if before.get(name) != image.inputs.get(name)]
-    return [change.replace("parent changed", f"{PARENT.get(image.name)} changed") for change in changes]
+    return [change.replace("parent changed", f"{table()[image.name].parent} changed") for change in changes]
 
 
 def wanted(names: list[str]) -> list[str]:
-    """The named images and all that they start from, parents first."""
-    chosen = set(names or INPUTS)
-    if unknown := chosen - INPUTS.keys():
-        raise Problem(f"there is no image {unknown.pop()}; the images are {', '.join(INPUTS)}")
-    return [name for name in INPUTS if any(name in lineage(image) for image in chosen)]
+    """The named images and what they start from, parents first; where none is, the default ones and all there are."""
+    chosen = {*names} or {name for name, image in table().items() if image.default or inspect("image", tag_of(name))}
+    if unknown := chosen - table().keys():
+        raise Problem(f"there is no image {unknown.pop()}; the images are {', '.join(table())}")
+    needed = {parent.name for name in chosen for parent in lineage(name)}
+    return [name for name in table() if name in needed]
 
 
 @contextmanager
@@ -165,8 +160,8 @@ def alone() -> Iterator[None]:
 
 
 def check_lists() -> None:
-    """Stop where one of the four lists is missing."""
-    for path in ("requirements.txt", "r_packages.txt", "base_debs.txt", "r_debs.txt"):
+    """Stop where a list is missing."""
+    for path in files():
         if not (ROOT / path).is_file():
             raise Problem(f"the list {path} is missing; an empty file is a valid list")
 
@@ -186,36 +181,32 @@ def session(source: str, python: str) -> Iterator[Session]:
     check()
     if source == "target:debian" and not ARCHIVE.exists():
         python = bootstrap()
-    (CACHE / "Dockerfile").write_text(dockerfile.whole())
     stage_lists()
-    requirements.stage(STAGED_LISTS / "python")
     environment = {"PYTHON": source, "PYTHON_IMAGE": python, "LOCKS": str(locks.STAGED), **build_environment()}
-    with Progress([*INPUTS], CACHE / "build.log") as progress:
+    with Progress([*table()], CACHE / "build.log") as progress:
         yield Session(python, progress, environment)
 
 
 def stage_lists() -> None:
-    """Put the lists of each image and its parents, by ecosystem, where its manifest is made from them."""
+    """Put all lists where a step finds them: in the folder python Python's, with what they point at."""
     shutil.rmtree(STAGED_LISTS, ignore_errors=True)
-    for image in INPUTS:
-        for ancestor in lineage(image):
-            for ecosystem, paths in LISTS[ancestor].items():
-                for path in paths:
-                    copy = STAGED_LISTS / image / ecosystem / path.removeprefix("docker/")
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    if path == requirements.LIST:
-                        requirements.write(requirements.asking(), copy.parent)
-                    else:
-                        shutil.copyfile(ROOT / path, copy)
+    for path in (path for path in files() if path not in requirements.own()):
+        (STAGED_LISTS / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, STAGED_LISTS / path)
+    requirements.stage(STAGED_LISTS / "python")
+    for each in chain.from_iterable(python_lists(image.lists) for image in table().values()):
+        if each.file not in requirements.own():
+            (STAGED_LISTS / "python" / each.file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / each.file, STAGED_LISTS / "python" / each.file)
 
 
 def stale_locks(names: list[str], python: str) -> list[str]:
     """The locks of the images `names` whose lists, or whatever else they rest on, have changed."""
-    needed = {lock for name in names for lock in LOCKS[name]}
+    needed = {lock for name in names for lock in locks_of(name)}
     staged = locks.STAGED
     return [
         name
-        for name in locks.NAMES
+        for name in locks.names()
         if name in needed
         and locks.Lock.read(staged, name).inputs != locks.inputs(name, staged, python, locks.wanted(name))
     ]
@@ -226,19 +217,30 @@ def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool =
 
     `upgrade` has the packages, or * for all, that need not stay as locked; for it, or if `forced`, none is skipped.
     """
-    lines = {name: locks.wanted(name) for name in locks.NAMES}  # a list may be edited while it is resolved
-    needed = {lock for name in names for lock in LOCKS[name]}
-    for group in (locks.NAMES[:-1], locks.NAMES[-1:]):
-        stale = needed if upgrade or forced else stale_locks(names, now.python)
-        targets = sorted({TARGETS[lock] for lock in group if lock in stale})
-        if targets:
-            bake(targets, now.progress, {**now.environment, "UPGRADE": upgrade, "STAMP": str(time.time_ns())})
-        for lock in group:
-            if TARGETS[lock] in targets:
-                locks.seal(lock, now.python, lines[lock])
-        now.progress.erase()
-        for note in now.progress.notes():
-            print(f"pyrlab: {note}", file=sys.stderr)
+    needed = [lock for lock in locks.names() if any(lock in locks_of(name) for name in names)]
+    lines = {name: locks.wanted(name) for name in needed}  # a list may be edited while it is resolved
+    for lock in needed:
+        if upgrade or forced or lock in stale_locks(names, now.python):
+            environment = {**locking(lock), "UPGRADE": upgrade, "STAMP": str(time.time_ns())}
+            target = f"lock-{locks.ecosystem_of(lock).lower()}"
+            bake([target], now.progress, {**now.environment, **environment})
+            locks.seal(lock, now.python, lines[lock])
+            now.progress.erase()
+            for note in now.progress.notes():
+                print(f"pyrlab: {note}", file=sys.stderr)
+
+
+def locking(lock: str) -> dict[str, str]:
+    """Which files a lock is made of: its own `LISTS`, and those `BELOW`, of which there is what their locks have."""
+    below = [",".join(locks.files_of(other)) for other in locks.rests_on(lock)]
+    headings = [heading(each) for each in locks.lists_of(lock)]
+    same = [other for other in locks.names() if locks.ecosystem_of(other) == locks.ecosystem_of(lock) and other != lock]
+    return {
+        "LISTS": ",".join(locks.files_of(lock)),
+        "BELOW": " ".join(below),
+        "HEADINGS": ",".join(headings),
+        "ALSO": " ".join(path for other in same for path in locks.files_of(other)),
+    }
 
 
 def survey(names: list[str], python: str) -> tuple[list[Image], list[str]]:
@@ -246,11 +248,11 @@ def survey(names: list[str], python: str) -> tuple[list[Image], list[str]]:
     images: list[Image] = []
     stale: list[str] = []
     for name in names:
-        parent = next((image for image in images if image.name == PARENT.get(name)), None)
+        parent = next((image for image in images if image.name == table()[name].parent), None)
         image = Image(name, inputs_of(name), parent)
         if not parent:
             image.inputs["Python image"] = python
-        if outdated(image) or PARENT.get(name) in stale:
+        if outdated(image) or table()[name].parent in stale:
             stale.append(name)
         images.append(image)
     return images, stale
@@ -281,6 +283,7 @@ def build(
             now.progress.erase()
             print(f"pyrlab: {str(problem).rpartition(';')[0]}; locking again", file=sys.stderr)
             now.progress.forget("")
+            now.progress.current = ""
         make_locks(names, now, upgrade, forced=True)
         return build_images(names, now, approve, asked=bool(upgrade))
 
@@ -290,12 +293,11 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
 
     Files of the checkout change where a list has, or if the user `asked` for it.
     """
-    images, stale = survey(names, now.python)
+    images, _ = survey(names, now.python)
     try:
-        if stale:
-            write(stale, now)
         for image in images:
-            compare(image, now.progress)
+            if outdated(image):
+                make(image, now)
         try_labs(images, now.progress)
         approve(images)
         lists = {image.name: package_list(image) for image in images if image.written}
@@ -318,12 +320,13 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
 
 def sweep() -> None:
     """Remove what a build has written and not published, be it one that was cut short."""
-    docker("image", "rm", *(tag_of(name) + NEW for name in reversed(INPUTS)), check=False)
+    left = (tag_of(name) + end for name in reversed(table()) for end in (NEW, PACKAGES))
+    docker("image", "rm", *left, check=False)
 
 
 def try_labs(images: list[Image], progress: Progress) -> None:
     """Start each new lab once; raises Problem where one does not work."""
-    new = {image.name: image.tag for image in images if image.written and image.name in LABS}
+    new = {image.name: image.tag for image in images if image.written and image.name in labs()}
     if not new:
         return
     progress.erase()
@@ -335,7 +338,7 @@ def try_labs(images: list[Image], progress: Progress) -> None:
 def note_packages(name: str, packages: str) -> list[locks.Change]:
     """Write the list of an image's packages into the checkout if its locks are there, too; else say what differs."""
     path, apart = (folder / contents.LISTS / f"{name}.txt" for folder in (ROOT, locks.APART))
-    if locks.published(LOCKS[name]):
+    if locks.published(locks_of(name)):
         contents.write_list(path, packages)
         apart.unlink(missing_ok=True)
         return []
@@ -357,28 +360,103 @@ def outdated(image: Image) -> list[str]:
     return reasons(image)
 
 
-def write(names: list[str], now: Session) -> None:
-    """Build images and put each into the engine's store beside the one before.
+def make(image: Image, now: Session) -> None:
+    """Build an image beside the one before, whose place it is to take if it did not turn out the same."""
+    started = time.monotonic()
+    now.progress.current = image.name
+    packages = tag_of(image.name) + PACKAGES
+    parent = f"docker-image://{image.parent.tag}" if image.parent else ""
+    environment = {
+        **now.environment,
+        "TAG": parameter("TAG", "latest") + NEW,
+        "IMAGE": image.name,
+        "PARENT": parent,
+        "PACKAGES": packages,
+        "DOCKERFILE": dockerfile(image.name),
+        "PLAN": str(PLAN),
+    }
+    said: dict[str, Any] = {}
 
-    In one go, for BuildKit gets steps that several runs share wrong at times (moby/buildkit#3714, #6808).
-    """
+    def load(archive: IO[bytes]) -> None:
+        said.update(store.load(archive))
 
-    def done() -> bool:
-        return all(inspect("image", tag_of(name) + NEW) for name in names)
+    def loaded() -> bool:
+        """Whether the engine has all of it: one that lacks a layer may have said nothing."""
+        found = inspect("image", packages)
+        return found is not None and found["RootFS"]["Layers"] == [each["diff_id"] for each in said.get("layers", ())]
 
-    bake(names, now.progress, {**now.environment, "TAG": parameter("TAG", "latest") + NEW}, done=done)
-
-
-def compare(image: Image, progress: Progress) -> None:
-    """Say why a new image takes the place of the one before; it does not where it turned out the same."""
+    for thin in (True, False):
+        write_plan(image, now, thin)
+        bake(["archive"], now.progress, environment, loaded, load)
+        if loaded():
+            break
+    else:
+        raise Problem(str(fault() or store.refusal(said["words"])))
+    (PLAN / "lines.json").write_text(json.dumps(said["lines"]))
+    bake(["checked"], now.progress, environment, lambda: inspect("image", tag_of(image.name) + NEW) is not None)
     new = inspect("image", tag_of(image.name) + NEW)
-    if not new:
-        return
+    assert new
+    store.remember(new["Id"], said["layers"])
+    docker("image", "rm", packages)
+    before = image.inspect()
     image.why = outdated(image)
-    image.written = bool(image.why)
-    if image.written:
-        record(new, image.inputs)
-        image.seconds = progress.seconds(image.name)
+    image.written = before is None or before["Id"] != new["Id"]
+    image.seconds = time.monotonic() - started
+    record(new, image.inputs)
+
+
+def write_plan(image: Image, now: Session, thin: bool) -> None:
+    """Write what an image is to have, for docker/build/image.py; `thin` leaves out what the engine has."""
+    shutil.rmtree(PLAN, ignore_errors=True)
+    family = lineage(image.name)
+    own = table()[image.name]
+    for each in chain.from_iterable(member.lists for member in family):
+        for path in each.files:  # by ecosystem, for the manifest
+            copy = PLAN / "asked" / each.ecosystem / path.removeprefix("docker/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if path in requirements.own():
+                requirements.write(requirements.asking(path), copy.parent)
+            else:
+                shutil.copyfile(ROOT / path, copy)
+    shutil.copytree(STAGED_LISTS, PLAN / "lists")
+    shutil.copytree(locks.STAGED, PLAN / "locks")
+    parent = image.parent and image.parent.inspect()
+    debian = [[path for each in member.lists if each.ecosystem == "Debian" for path in each.files] for member in family]
+    plan = {
+        "image": image.name,
+        "name": tag_of(image.name) + PACKAGES,
+        "python": now.python,
+        "parent": identity(parent) if parent else "",
+        "below": store.layers_of(image.parent.tag) if image.parent else [],
+        "settings": {name: value for name, value in parent["Config"].items() if name in SETTINGS} if parent else {},
+        "debian": [lists for lists in debian if lists] if debian[-1] else [],
+        "wheels": [
+            [f"{each.lock}.lock", heading(each), each.file] for member in family for each in python_lists(member.lists)
+        ],
+        "own_wheels": len(python_lists(own.lists)),
+        "r": next((each.file for each in own.lists if each.ecosystem == "R"), ""),
+        "below_r": [lists for lists in debian if lists],
+        "counts": counts(own.lists),
+        **(store.has(table()) if thin else {"blobs": [], "chains": []}),
+    }
+    (PLAN / "plan.json").write_text(json.dumps(plan, indent=1))
+
+
+def python_lists(lists: Iterable[List]) -> list[List]:
+    """Those of some lists that are of Python packages."""
+    return [each for each in lists if each.ecosystem == "Python"]
+
+
+def counts(lists: Iterable[List]) -> dict[str, int]:
+    """How many layers an image's packages of each ecosystem may have; most of R's are Debian's."""
+    found: dict[str, int] = {}
+    for each in lists:
+        from_source = each.layers // 4 if each.ecosystem == "R" else 0
+        shares = (
+            {"R": from_source, "Debian": each.layers - from_source} if from_source else {each.ecosystem: each.layers}
+        )
+        found |= {ecosystem: found.get(ecosystem, 0) + share for ecosystem, share in shares.items()}
+    return found
 
 
 def check_place(image: Image) -> None:
@@ -400,7 +478,7 @@ def publish(image: Image) -> None:
         drop_image(before["Id"])
 
 
-def table(images: list[Image]) -> str:
+def report(images: list[Image]) -> str:
     """One line an image: name, unpacked size, layers, seconds, digest, what was rebuilt and why."""
     rows = [("image", "size", "layers", "seconds", "digest", "")]
     for image in images:
@@ -420,7 +498,7 @@ def main() -> None:
     started = time.monotonic()
     with alone():
         images = build(sys.argv[1:])
-    print(table(images))
+    print(report(images))
     if any(image.why for image in images):
         print(f"built in {time.monotonic() - started:.0f} s; the log is {CACHE.name}/build.log")
 

@@ -16,19 +16,16 @@ from typing import IO, Any
 from pyrlab.engine import FULL_DISK
 
 STEPS = [
-    (r"rlab-debs \d+/\d+\] RUN", "R packages"),
-    (r"library \d+/\d+\] RUN", "R packages that Debian lacks"),
-    (r"debs \d+/\d+\] RUN", "Debian packages"),
-    (r"(shared|pylab)-\d+ \d+/\d+\] RUN", "Python packages"),
+    (r"packages \d+/\d+\] RUN", "packages"),
+    (r"checks \d+/\d+\] RUN", "checks"),
     (r"python-lock \d+/\d+\] RUN", "resolving Python packages"),
     (r"debian-lock \d+/\d+\] RUN", "resolving Debian packages"),
     (r"r-lock \d+/\d+\] RUN", "resolving R packages"),
-    (r"plan \d+/\d+\] RUN", "sizes of the Python packages"),
-    (r"tools \d+/\d+\] RUN", "build tools"),
-    (r"manifest \d+/\d+\] RUN", "manifest"),
-    (r"\] COPY", "layers"),
+    (r"\br \d+/\d+\] RUN", "R, to resolve with"),
+    (r"uv \d+/\d+\] RUN", "build tools"),
     (r"\] exporting to image", "writing the image"),
 ]
+PHASE = re.compile(r"^pyrlab step: (.*)\n?", re.MULTILINE)  # of a step, said by itself
 FULL = "no space left on device"
 
 
@@ -55,6 +52,9 @@ class Progress:
 
     def __init__(self, images: list[str], log: Path) -> None:
         self.images = images
+        self.current = ""  # the image that is built now
+        self.owners: dict[str, str] = {}  # the image of each vertex
+        self.phases: dict[str, str] = {}  # what vertexes say that they do
         self.live = sys.stderr.isatty()
         log.parent.mkdir(exist_ok=True)
         self.log = log.open("w", buffering=1)  # lines as they come, for who looks on
@@ -100,15 +100,19 @@ class Progress:
                 continue
             self.heard.add(heard)
             text = base64.b64decode(entry.get("data", "")).decode(errors="replace")
-            self.output.setdefault(entry["vertex"], []).append(text)
             self.log.write(text)
+            if words := PHASE.sub("", text):
+                self.output.setdefault(entry["vertex"], []).append(words)
+            for phase in PHASE.findall(text):
+                self.phases[entry["vertex"]] = phase
+                self.say(entry["vertex"])
         self.draw()
 
     def vertex(self, vertex: dict[str, Any]) -> None:
         """Note that a step was named, started, found in the cache, ended or failed."""
         key = vertex["digest"]
         if key not in self.names:
-            self.names[key] = vertex["name"]
+            self.names[key], self.owners[key] = vertex["name"], self.current
         if vertex.get("cached"):
             self.cached.add(key)
         if vertex.get("started") and key not in self.started:
@@ -120,13 +124,17 @@ class Progress:
             first = min(self.started.values(), default=start)
             took = f"{self.completed[key] - start:.1f} s from {start - first:.1f} s"
             self.log.write(f"--- {'cached' if key in self.cached else took}: {vertex['name']}\n")
+        self.say(key)
+        if vertex.get("error") and "context canceled" not in vertex["error"]:
+            self.errors[key] = vertex["error"]
+
+    def say(self, key: str) -> None:
+        """Print what a step does, once, where nobody sees live lines."""
         step = self.step(key)
         line = f"{self.image(key) or 'build':<12} {step}"
         if not self.live and step and key in self.started and key not in self.cached and line not in self.said:
             self.said.add(line)
             print(line, file=sys.stderr, flush=True)
-        if vertex.get("error") and "context canceled" not in vertex["error"]:
-            self.errors[key] = vertex["error"]
 
     def forget(self, pattern: str) -> None:
         """Forget the failures that `pattern` is found in, before another attempt."""
@@ -134,23 +142,13 @@ class Progress:
         self.errors = {key: error for key, error in self.errors.items() if not re.search(pattern, error)}
 
     def image(self, key: str) -> str:
-        """The image that a step belongs to, empty for what all share; BuildKit names it [TARGET STAGE N/M]."""
-        target, *stage = self.names[key].lstrip("[").split("]")[0].split()
-        place = stage[0] if stage and "/" not in stage[0] else target
-        place = "pyrlab-base" if place.startswith("shared-") else place
-        return next((name for name in sorted(self.images, key=len, reverse=True) if place.startswith(name)), "")
+        """The image that a step belongs to, empty for what all share."""
+        return self.owners[key]
 
     def step(self, key: str) -> str:
         """What a step does, in a user's words; empty for BuildKit's own housekeeping."""
-        return next((words for pattern, words in STEPS if re.search(pattern, self.names[key])), "")
-
-    def seconds(self, image: str) -> float:
-        """From the first step of `image` that was run to the end of its last."""
-        keys = [key for key in self.completed if self.image(key) == image and key not in self.cached and self.step(key)]
-        keys = [key for key in keys if key in self.started]
-        if not keys:
-            return 0.0
-        return max(self.completed[key] for key in keys) - min(self.started[key] for key in keys)
+        known = next((words for pattern, words in STEPS if re.search(pattern, self.names[key])), "")
+        return self.phases.get(key, known)
 
     def draw(self) -> None:
         """Redraw the live lines, at most five times a second."""

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write down what is in an image: manifest.py IMAGE BASE LISTS LAYERS LAYER.
+"""Write down what is in an image: manifest.py IMAGE BASE PLAN LAYER.
 
-Looks at the image IMAGE, which starts from the Python image BASE: this very file system, with the layers on top of it
-that are folders of LAYERS. Writes usr/share/pyrlab/manifest.json in the folder LAYER: every Debian, Python and R
-package with its version, licence, size (bytes of its files), and why it is there: the lists of the folder LISTS that
-name it, the packages that need it, or the Python image that came with it. What belongs to no package is counted, too.
+Looks at the image IMAGE, which starts from the Python image BASE: this very file system. Writes
+usr/share/pyrlab/manifest.json in the folder LAYER: every Debian, Python and R package with its version, licence, size
+(bytes of its files), and why it is there: the lists of the folder PLAN/asked that name it, the packages that need it,
+or the Python image that came with it. What belongs to no package is counted, too.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+import debian as debian_packages
 import debs
-import layers
 import lists
 import r
+import trees
+from pieces import EPOCH
 from wheels import canonical
 
 ROOT = Path("/")
@@ -77,27 +79,20 @@ def copyright_of(name: str) -> str:
     return " and ".join(dict.fromkeys(found))
 
 
-class Image:
-    """The file systems that an image is put together from, lowest first."""
-
-    def __init__(self, folder: Path) -> None:
-        self.roots = [ROOT, *sorted(folder.glob("*"))]
-
-    def glob(self, pattern: str) -> Iterator[tuple[Path, str]]:
-        """Every file that matches `pattern`, an absolute one, where it is now and where it is in the image."""
-        for root in self.roots:
-            for path in sorted(root.glob(pattern[1:])):
-                yield path, f"/{path.relative_to(root)}"
-
-    def scan(self) -> dict[str, layers.Entry]:
-        """Every file, by its path in the image."""
-        found = {path: entry for root in self.roots for path, entry in layers.scan(root).items()}
-        return {path: entry for path, entry in sorted(found.items()) if not stat.S_ISDIR(entry.status.st_mode)}
+def glob(pattern: str) -> list[Path]:
+    """Every file that matches `pattern`, an absolute one."""
+    return sorted(ROOT.glob(pattern[1:]))
 
 
-def python(image: Image, wanted: Iterable[str]) -> Iterator[Package]:
+def scan() -> dict[str, trees.Entry]:
+    """Every file, by its path."""
+    found = sorted(trees.scan(ROOT).items())
+    return {path: entry for path, entry in found if not stat.S_ISDIR(entry.status.st_mode)}
+
+
+def python(wanted: Iterable[str]) -> Iterator[Package]:
     """Python's packages of the environment, with what they need here, for the extras that anything asks for."""
-    folders = [str(path) for pattern in (SITE, f"{VENV}/lib/pyrlab") for path, _ in image.glob(pattern)]
+    folders = [str(path) for pattern in (SITE, f"{VENV}/lib/pyrlab") for path in glob(pattern)]
     found = list(importlib.metadata.distributions(path=folders))
     required = {item: [requirement(text) for text in item.requires or []] for item in found}
     extras: dict[str, set[str]] = {}
@@ -148,25 +143,23 @@ def licence_of(about: importlib.metadata.PackageMetadata) -> str:
     return " and ".join(classifiers) or (written if "\n" not in written else written.splitlines()[0])
 
 
-def r_packages(image: Image) -> Iterator[tuple[Package, str]]:
+def r_packages() -> Iterator[tuple[Package, str]]:
     """R's packages, each with the folder it is in."""
     for library in R_LIBRARIES:
-        for path, place in image.glob(f"{library}/*/Meta/package.rds"):  # of what R calls installed
+        for path in glob(f"{library}/*/Meta/package.rds"):  # of what R calls installed
             folder = path.parent.parent
             about = next(iter(debs.paragraphs((folder / "DESCRIPTION").read_text(errors="replace"))))
             needs = {need.name for need in r.needs(about)}
             licence = about.get("License", "").strip()
             package = Package("R", folder.name, about["Version"].strip(), licence, needs)
-            yield package, place.removesuffix("/Meta/package.rds")
+            yield package, str(folder)
 
 
-def own(
-    image: Image, packages: dict[tuple[str, str], Package], folders: dict[str, Package]
-) -> tuple[int, dict[str, int]]:
+def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -> tuple[int, dict[str, int]]:
     """Give every file's bytes to its package; the bytes of all files, and those of nobody by path."""
-    entries = image.scan()
-    owners = layers.dpkg_owners(ROOT, entries)
-    recorded = dict(records(image))
+    entries = scan()
+    owners = debian_packages.owners_of(ROOT, entries)
+    recorded = dict(records())
     nobodys: dict[str, int] = {}
     seen: set[tuple[int, int]] = set()
     total = 0
@@ -190,11 +183,11 @@ def own(
     return total, nobodys
 
 
-def records(image: Image) -> Iterator[tuple[str, tuple[str, str]]]:
+def records() -> Iterator[tuple[str, tuple[str, str]]]:
     """Every file that a wheel, or a Python that is not Debian's, has brought, with the ecosystem and the name."""
-    for record, place in image.glob(f"{SITE}/*.dist-info/RECORD"):
+    for record in glob(f"{SITE}/*.dist-info/RECORD"):
         name = canonical(record.parent.name.partition("-")[0])
-        folder = Path(place).parent.parent
+        folder = record.parent.parent
         for row in record.read_text().splitlines():
             path = row.rsplit(",", 2)[0].strip('"')
             yield os.path.normpath(f"{folder}/{path}"), ("Python", name)
@@ -247,17 +240,17 @@ def asked_for(folder: Path) -> dict[tuple[str, str], list[str]]:
 
 def main() -> None:
     """Write the manifest; see the module's docstring."""
-    name, base, folder, above, layer = sys.argv[1:]
-    image = Image(Path(above))
-    in_r = list(r_packages(image))
-    wanted = [line.text for path in Path(folder).glob("Python/**/*.*") for line in lists.read(path)]
-    found = [*debian(), *python(image, wanted), *(package for package, _ in in_r)]
+    name, base, folder, layer = sys.argv[1:]
+    in_r = list(r_packages())
+    listed = Path(folder) / "asked"
+    wanted = [line.text for path in listed.glob("Python/**/*.*") for line in lists.read(path)]
+    found = [*debian(), *python(wanted), *(package for package, _ in in_r)]
     if sys.base_prefix != "/usr":
         found.append(Package("base", "python", platform.python_version(), "PSF-2.0"))
     packages = {(package.ecosystem, package.name): package for package in reversed(found)}
-    total, nobodys = own(image, packages, {path: package for package, path in in_r})
+    total, nobodys = own(packages, {path: package for package, path in in_r})
     packages["Python", "pyrlab-pdf"].part_of = "pyrlab"
-    explain(packages, asked_for(Path(folder)), base)
+    explain(packages, asked_for(listed), base)
     shown = [("R", "base"), *(("Python", name) for name in JUPYTER)]
     versions = {"Python": platform.python_version()} | {
         "R" if name == "base" else name: packages[ecosystem, name].version
@@ -284,7 +277,7 @@ def main() -> None:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     for made in (path, *list(path.parents)[:3]):
-        os.utime(made, (layers.EPOCH, layers.EPOCH))
+        os.utime(made, (EPOCH, EPOCH))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from pyrlab.engine import FULL_DISK
 from pyrlab.progress import Progress, documents, seconds_of
 
 IMAGES = ["pyrlab-base", "pylab", "rlab-base", "rlab"]
-TOOLS, BASE, PYLAB, RBASE = "sha256:1984a39d", "sha256:d07d7a31", "sha256:7b1eafca", "sha256:7e449bd4"
-BASE_NAME = "[pyrlab-base pyrlab-base-debs 1/1] RUN sleep 60"
-PYLAB_NAME = "[pylab pylab-00 1/1] RUN --mount=target=/c sh /c/fail"
-RBASE_NAME = "[rlab-base rlab-base-debs 1/1] RUN sleep 1; echo Setting up r-base-core"
-FAILED = 'process "/bin/sh -c sh /c/fail" did not complete successfully: exit code: 1'
+TOOLS, RBASE, PYLAB = "sha256:1984a39d", "sha256:7e449bd4", "sha256:7b1eafca"
+TOOLS_NAME = "[uv 2/2] RUN set -eux"
+PACKAGES_NAME = "[packages 1/1] RUN sh /pyrlab/tools/run.sh image.py /pyrlab/plan /pyrlab/archive"
+FAILED = 'process "/bin/sh -c sh /pyrlab/tools/run.sh image.py" did not complete successfully: exit code: 1'
 SENTENCE = "requirements.txt line 2: the Python index has no package named pandsa"
 
 
@@ -35,25 +34,30 @@ def log(key: str, words: str) -> dict[str, Any]:
     return {"logs": [{"vertex": key, "stream": 1, "data": base64.b64encode(words.encode()).decode()}]}
 
 
-def recording(words: str = f"Resolving\npyrlab: {SENTENCE}\n") -> list[dict[str, Any]]:
-    """What buildx 0.13.1 said of three images in parallel, the second of which failed with `words`; abridged.
+def packages() -> list[dict[str, Any]]:
+    """What buildx 0.13.1 says of the packages of an image, abridged; its tools were in the cache."""
+    return [
+        vertex(TOOLS, TOOLS_NAME, "", cached=False),
+        vertex(RBASE, PACKAGES_NAME, ""),
+        vertex(TOOLS, TOOLS_NAME, "30.867276619", "30.868762202", cached=True),
+        {"statuses": [{"id": "transferring context:", "vertex": TOOLS, "current": 0}]},
+        vertex(RBASE, PACKAGES_NAME, "34.869451726"),
+        log(RBASE, "pyrlab step: Debian packages\n"),
+        log(RBASE, "Setting up r-base-core\n"),
+        log(RBASE, "pyrlab step: layers\n"),
+        vertex(RBASE, PACKAGES_NAME, "34.869451726", "36.460808213"),
+    ]
 
-    The step that two of them share was in the cache, and the first was given up when the second failed.
-    """
+
+def failing(words: str = f"Resolving\npyrlab: {SENTENCE}\n") -> list[dict[str, Any]]:
+    """What it says of an image whose packages fail with `words`, while another step is given up; abridged."""
     cancelled = 'process "/bin/sh -c sleep 60" did not complete successfully: exit code: 137: context canceled'
     return [
-        vertex(TOOLS, "[pyrlab-base pyrlab-base-debs 1/2] RUN echo tools", "", cached=False),
-        vertex(BASE, BASE_NAME, ""),
-        vertex(TOOLS, "[rlab-base pyrlab-base-debs 1/2] RUN echo tools", "30.867276619", "30.868762202", cached=True),
-        {"statuses": [{"id": "transferring context:", "vertex": TOOLS, "current": 0}]},
-        vertex(BASE, BASE_NAME, "34.892729697"),
-        vertex(RBASE, RBASE_NAME, "34.869451726"),
-        vertex(PYLAB, PYLAB_NAME, "34.860843302"),
-        log(RBASE, "Setting up r-base-core\n"),
-        vertex(RBASE, RBASE_NAME, "34.869451726", "36.460808213"),
-        *([log(PYLAB, words)] if words else []),
-        vertex(PYLAB, PYLAB_NAME, "34.860843302", "38.422105437", error=FAILED),
-        vertex(BASE, BASE_NAME, "34.892729697", "38.538679519", error=cancelled),
+        vertex(PYLAB, PACKAGES_NAME, "34.860843302"),
+        vertex("sha256:02", "[checks 1/1] RUN sleep 60", "34.892729697"),
+        log(PYLAB, f"pyrlab step: Python packages\n{words}"),
+        vertex(PYLAB, PACKAGES_NAME, "34.860843302", "38.422105437", error=FAILED),
+        vertex("sha256:02", "[checks 1/1] RUN sleep 60", "34.892729697", "38.538679519", error=cancelled),
         {"text": "Dockerfile:3"},
         {"text": f"ERROR: failed to solve: {FAILED}"},
     ]
@@ -77,95 +81,83 @@ def progress(tmp_path: Path) -> Iterator[Progress]:
 @pytest.mark.parametrize("indent", [2, None], ids=["several lines", "one line"])
 def test_everything_that_bake_says_is_understood(indent: int | None) -> None:
     """A build is followed whether buildx writes its JSON on one line or on several, and between plain words."""
-    recorded = [{"text": "#1 {not JSON}"}, *recording()]
+    recorded = [{"text": "#1 {not JSON}"}, *packages(), *failing()]
     assert list(documents(stream(recorded, indent))) == recorded
 
 
 def test_a_user_without_a_terminal_reads_what_begins(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
     """A build's output in a file has one line for each kind of work on each image; none for what was cached."""
-    again = vertex("sha256:00", RBASE_NAME, "40.0")
-    cached = vertex("sha256:01", "[rlab rlab-debs 1/1] RUN apt", "40.0", "40.0", cached=True)
-    progress.follow(stream([*recording(), again, cached]))
+    progress.current = "rlab-base"
+    again = [vertex("sha256:00", PACKAGES_NAME, "40.0"), log("sha256:00", "pyrlab step: layers\n")]
+    cached = vertex("sha256:01", "[checks 1/1] RUN sh", "40.0", "40.0", cached=True)
+    progress.follow(stream([*packages(), *again, cached]))
+    progress.current = "pylab"
+    progress.follow(stream([vertex(PYLAB, PACKAGES_NAME, "34.8"), log(PYLAB, "pyrlab step: layers\n")]))
     assert capsys.readouterr().err.splitlines() == [
-        "pyrlab-base  Debian packages",
+        "rlab-base    packages",
         "rlab-base    Debian packages",
-        "pylab        Python packages",
+        "rlab-base    layers",
+        "pylab        packages",
+        "pylab        layers",
     ]
 
 
 def test_a_user_at_a_terminal_sees_what_runs(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line an image says what runs, for how long and its last words; what is done goes away."""
+    """A line says which image is worked on, for how long, what runs and its last words; what is done goes away."""
     progress.live = True
-    steps = recording()
-    progress.follow(stream(steps[:8]))
+    progress.follow(stream([vertex("sha256:00", "[lock-python python-lock 1/1] RUN sh", "30.0")]))
+    progress.current = "rlab-base"
+    steps = packages()
+    progress.last_draw = 0
+    progress.follow(stream(steps[:7]))
     progress.last_draw = 0
     progress.draw()
-    *_, base, pylab, rbase = capsys.readouterr().err.splitlines()
-    assert base.startswith("pyrlab-base ")
-    assert pylab.startswith("pylab ")
-    assert "Python packages" in pylab
-    assert rbase.startswith("rlab-base ")
-    assert rbase.endswith("Debian packages  Setting up r-base-core")
+    *_, shared, image = capsys.readouterr().err.splitlines()
+    assert "build   " in shared
+    assert shared.endswith("resolving Python packages  ")
+    assert image.startswith("rlab-base ")
+    assert image.endswith("Debian packages  Setting up r-base-core")
     progress.last_draw = 0
-    progress.follow(stream(steps[8:9]))
+    progress.follow(stream(steps[8:]))
     screen = capsys.readouterr().err
-    assert screen.startswith("\033[3A\033[J")
-    assert "rlab-base" not in screen.replace("pyrlab-base", "")
+    assert screen.startswith("\033[2A\033[J")
+    assert "rlab-base" not in screen
     progress.erase()
-    assert capsys.readouterr().err == "\033[2A\033[J"
+    assert capsys.readouterr().err == "\033[1A\033[J"
 
 
 def test_the_log_has_every_word(progress: Progress) -> None:
     """Who looks into .cache/build.log finds each step's name and output, and bake's own words."""
-    progress.follow(stream(recording("Caf\u00e9\n")))
+    progress.follow(stream([*packages(), *failing("Caf\u00e9\n")]))
     progress.log.flush()
     log = Path(progress.log.name).read_text()
-    for line in (f"--- {RBASE_NAME}", "Setting up r-base-core", "Caf\u00e9", f"ERROR: failed to solve: {FAILED}"):
+    for line in (f"--- {PACKAGES_NAME}", "Setting up r-base-core", "Caf\u00e9", f"ERROR: failed to solve: {FAILED}"):
         assert line in log.splitlines()
 
 
-@pytest.mark.parametrize(("image", "seconds"), [("pyrlab-base", 3.646), ("pylab", 3.561), ("rlab-base", 1.591)])
-def test_an_image_takes_from_its_first_to_its_last_step(progress: Progress, image: str, seconds: float) -> None:
-    """The table after a build says how long each image took, without what was cached."""
-    progress.follow(stream(recording()))
-    assert progress.seconds(image) == pytest.approx(seconds, abs=0.001)
-
-
-def test_an_image_of_several_steps_takes_their_whole_time(progress: Progress) -> None:
-    """Steps that ran at the same time or after each other count from the first to the last."""
-    more = vertex("sha256:00", "[rlab-base] exporting to image", "40.0", "41.369451726")
-    progress.follow(stream([*recording(), more]))
-    assert progress.seconds("rlab-base") == pytest.approx(6.5)
-
-
-def test_an_image_that_was_not_built_takes_no_time(progress: Progress) -> None:
-    """An image without a step of its own takes no seconds, nor those of one whose name begins alike."""
-    progress.follow(stream(recording()))
-    assert progress.seconds("rlab") == 0
-
-
 @pytest.mark.parametrize(
-    ("name", "image", "step"),
+    ("name", "said", "step"),
     [
-        (BASE_NAME, "pyrlab-base", "Debian packages"),
-        (RBASE_NAME, "rlab-base", "Debian packages"),
-        ("[rlab rlab-debs 1/1] RUN apt", "rlab", "R packages"),
-        (PYLAB_NAME, "pylab", "Python packages"),
-        ("[pylab shared-02 1/1] RUN python3", "pyrlab-base", "Python packages"),
-        ("[pylab plan 1/1] RUN python3 wheels.py plan", "", "sizes of the Python packages"),
-        ("[lock-r r-lock 1/1] RUN python3 r.py lock", "", "resolving R packages"),
-        ("[pylab tools 1/2] RUN set -eux", "", "build tools"),
-        ("[pylab pylab 3/36] COPY --link --from=pylab-02 /pyrlab/layer/ /", "pylab", "layers"),
-        ("[pylab] exporting to image", "pylab", "writing the image"),
-        ("[pylab internal] load build definition from Dockerfile", "", ""),
+        (PACKAGES_NAME, "", "packages"),
+        (PACKAGES_NAME, "pyrlab step: Debian packages\nHit:1\npyrlab step: Python packages\n", "Python packages"),
+        (PACKAGES_NAME, "apt says: pyrlab step: nothing\n", "packages"),
+        ("[checked checks 1/1] RUN sh /pyrlab/tools/run.sh manifest.py", "", "checks"),
+        ("[lock-python python-lock 1/1] RUN sh", "", "resolving Python packages"),
+        ("[lock-debian debian-lock 1/1] RUN sh", "", "resolving Debian packages"),
+        ("[lock-r r 1/1] RUN sh", "", "R, to resolve with"),
+        ("[lock-r r-lock 1/1] RUN sh", "", "resolving R packages"),
+        (TOOLS_NAME, "", "build tools"),
+        ("[checked] exporting to image", "", "writing the image"),
+        ("[checked internal] load build definition from Dockerfile", "", ""),
         ("[internal] load local bake definitions", "", ""),
+        ("[archive 1/1] COPY --from=packages /pyrlab/archive/ /", "", ""),
         ("exporting to image", "", ""),
     ],
 )
-def test_a_step_is_shown_in_a_users_words(progress: Progress, name: str, image: str, step: str) -> None:
-    """A user reads which image is worked on and what is done, without BuildKit's own housekeeping."""
-    progress.follow(stream([vertex("sha256:00", name, "")]))
-    assert (progress.image("sha256:00"), progress.step("sha256:00")) == (image, step)
+def test_a_step_is_shown_in_a_users_words(progress: Progress, name: str, said: str, step: str) -> None:
+    """A user reads what is done, which a step itself may say, without BuildKit's own housekeeping."""
+    progress.follow(stream([vertex("sha256:00", name, ""), log("sha256:00", said)]))
+    assert progress.step("sha256:00") == step
 
 
 @pytest.mark.parametrize(
@@ -188,7 +180,7 @@ def test_a_failed_build_says_why(
     progress: Progress, capsys: pytest.CaptureFixture[str], words: str, sentence: str, shown: str
 ) -> None:
     """A user whose build fails reads one sentence, after the step's last words only where these explain it."""
-    progress.follow(stream(recording(words)))
+    progress.follow(stream(failing(words)))
     capsys.readouterr()
     assert progress.failure() == sentence
     printed = capsys.readouterr().err
@@ -197,18 +189,18 @@ def test_a_failed_build_says_why(
 
 def test_the_last_lines_of_a_failed_step_are_shown(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
     """A user is not flooded with a compiler's whole output."""
-    progress.follow(stream(recording("".join(f"line {number}\n" for number in range(100)))))
+    progress.follow(stream(failing("".join(f"line {number}\n" for number in range(100)))))
     capsys.readouterr()
     progress.failure()
     assert capsys.readouterr().err.splitlines() == [f"line {number}" for number in range(70, 100)]
 
 
-def test_what_two_runs_say_of_one_step_is_heard_once(progress: Progress) -> None:
-    """While images are written, two runs of bake report the same steps; the user and the log read each word once."""
+def test_what_is_said_twice_of_one_step_is_heard_once(progress: Progress) -> None:
+    """Each of several targets reports the steps that they share; the user and the log read each word once."""
     said = log(RBASE, "pyrlab note: rlang 1.1.6 stands before Debian's 1.1.5\n")
     said["logs"][0]["timestamp"] = "2026-11-20T17:57:35.1Z"
     for _ in range(2):
-        progress.follow(stream([vertex(RBASE, RBASE_NAME, "34.8"), said]))
+        progress.follow(stream([vertex(RBASE, PACKAGES_NAME, "34.8"), said]))
     progress.log.flush()
     assert Path(progress.log.name).read_text().count("stands before") == 1
     assert progress.notes() == ["rlang 1.1.6 stands before Debian's 1.1.5"]

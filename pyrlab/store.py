@@ -1,0 +1,122 @@
+"""What the engine's store has of images, and how it gets what a build step made."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import IO, Any
+
+from pyrlab.contents import read_archive
+from pyrlab.docker import CACHE, docker, inspect
+from pyrlab.engine import FULL_DISK
+from pyrlab.progress import FULL
+
+Layers = list[dict[str, Any]]  # each with digest, size (bytes), diff_id and about, as docker/build/oci.py describes it
+RECORDS = CACHE / "layers.json"  # the layers of images that were loaded or read, by the engine's id
+MANY = 60  # images to remember
+
+
+def is_classic() -> bool:
+    """Whether the engine has its classic image store, which knows layers by what they unpack to."""
+    return "io.containerd.snapshotter" not in docker("info", "--format", "{{json .DriverStatus}}")
+
+
+def records() -> dict[str, Layers]:
+    """The layers of the images that this checkout knows."""
+    found: dict[str, Layers] = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
+    return found
+
+
+def remember(identity: str, layers: Layers) -> None:
+    """Note the layers of an image."""
+    found = records()
+    found.pop(identity, None)
+    found[identity] = layers
+    part = RECORDS.with_suffix(".part")
+    part.write_text(json.dumps(dict([*found.items()][-MANY:])))
+    part.replace(RECORDS)
+
+
+def has(names: Iterable[str]) -> dict[str, Any]:
+    """What the engine has already, for an archive that leaves it out: blobs, or in the classic store chains of layers.
+
+    Of blobs only those count that this checkout has loaded itself, with an image that is there still: an image that was
+    pulled may lack some (moby/moby#49473). `names` are those of all images.
+    """
+    present = docker("image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}").splitlines()
+    ids = {identity for identity, _, name in (line.partition(" ") for line in present) if name in names}
+    if is_classic():
+        found = json.loads(docker("image", "inspect", *sorted(ids))) if ids else []  # the same plan each time
+        return {"blobs": [], "chains": [image["RootFS"]["Layers"] for image in found]}
+    known = records()
+    return {"blobs": sorted({layer["digest"] for each in ids for layer in known.get(each, ())}), "chains": []}
+
+
+def layers_of(image: str) -> Layers:
+    """The layers of an image of the store, the lowest first; raises Problem where it cannot be read."""
+    stored = inspect("image", image)
+    assert stored
+    name = image.partition(":")[0]
+    diff_ids: list[str] = stored["RootFS"]["Layers"]
+    if is_classic():  # whose archives name layers by what they unpack to
+        return [{"digest": each, "size": 0, "diff_id": each, "about": name} for each in diff_ids]
+    known = records().get(stored["Id"], [])
+    if [layer["diff_id"] for layer in known] != diff_ids:
+        about = {layer["diff_id"]: layer["about"] for layer in known}
+        with subprocess.Popen(["docker", "image", "save", image], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            [saved] = read_archive(process.stdout, f"what the engine saved of {image}")
+        known = [
+            {"digest": digest, "size": size, "diff_id": each, "about": about.get(each, name)}
+            for each, (digest, size) in zip(diff_ids, saved.blobs, strict=True)
+        ]
+        remember(stored["Id"], known)
+    return known
+
+
+class Tee(io.RawIOBase):
+    """A stream that passes on what is read of it."""
+
+    def __init__(self, source: IO[bytes], sink: IO[bytes]) -> None:
+        self.source, self.sink = source, sink
+
+    def read(self, size: int = -1) -> bytes:
+        """Read, and pass on."""
+        content = self.source.read(size)
+        self.sink.write(content)
+        return content
+
+
+def load(archive: IO[bytes]) -> dict[str, Any]:
+    """Let the engine load an archive that comes as a stream; what its pyrlab.json says, and the engine's `words`."""
+    said: dict[str, Any] = {}
+    command = ["docker", "load", "--quiet"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe) as loading:
+        assert loading.stdin and loading.stderr
+        tee = Tee(archive, loading.stdin)
+        # Of a build step that has failed there is nothing to read; where the engine takes no more, it says why.
+        with suppress(tarfile.TarError, BrokenPipeError):
+            with tarfile.open(fileobj=tee, mode="r|") as files:
+                for member in files:
+                    if member.name == "pyrlab.json" and (file := files.extractfile(member)):
+                        said = json.loads(file.read())
+            while tee.read(1 << 16):
+                pass
+        while archive.read(1 << 16):  # so that whoever writes it comes to an end
+            pass
+        with suppress(BrokenPipeError):
+            loading.stdin.close()
+        said["words"] = loading.stderr.read().decode(errors="replace").strip()
+    return said
+
+
+def refusal(words: str) -> str:
+    """Why the engine has not loaded an archive, told from its words."""
+    if FULL in words.lower():
+        return str(FULL_DISK)
+    return f"the engine did not load what was built: {(words or 'it gives no reason').splitlines()[-1]}"

@@ -1,0 +1,79 @@
+"""What an image's packages come to together: layers in which no path stands twice, upon what the parent has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import grouping
+import image
+from pieces import FOLDER, Mode, Piece, Tar, opened
+
+
+def made(folder: Path, name: str, *paths: str) -> Piece:
+    """The piece of a package with files that say whose they are."""
+    tar = Tar()
+    for path in paths:
+        tar.folder(path.rpartition("/")[0])
+        tar.file(path, name.encode(), Mode(0o644))
+    return tar.save(Piece(folder / name))
+
+
+def owners(pieces: list[Piece]) -> dict[str, str]:
+    """Whose each file is; none may stand twice."""
+    found: dict[str, str] = {}
+    for piece in pieces:
+        with opened(piece) as tree:
+            for member in tree:
+                assert member.name not in found
+                file = tree.extractfile(member)
+                assert file
+                found[member.name] = file.read().decode()
+    return found
+
+
+def test_a_file_of_two_packages_of_a_layer(tmp_path: Path) -> None:
+    """Docker's classic store takes no layer in which a path stands twice: the first package keeps the file."""
+    one, two, three = (made(tmp_path, name, f"opt/{name}", "opt/shared") for name in ("one", "two", "three"))
+    [(about, pieces)] = image.distinct([("one two three", [one, two, three])])
+    assert about == "one two three"
+    assert owners(pieces) == {"opt/one": "one", "opt/shared": "one", "opt/two": "two", "opt/three": "three"}
+    assert pieces[0] == one
+
+
+def test_a_file_of_two_layers(tmp_path: Path) -> None:
+    """Of packages in several layers each has its own file, and that of the uppermost is seen."""
+    groups = [(name, [made(tmp_path, name, "opt/shared")]) for name in ("one", "two")]
+    assert image.distinct(groups) == groups
+
+
+def test_layers_stand_on_the_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that the parent has stays as it is there; one that it has as a link is the package's own affair."""
+    parent = tmp_path / "parent"
+    (parent / "opt").mkdir(parents=True)
+    (parent / "opt").chmod(0o2770)
+    (parent / "lib").symlink_to("opt")
+    monkeypatch.setattr(image, "PARENT", parent)
+    piece = made(tmp_path, "one", "opt/new/one", "lib/one")
+    status = (os.getuid(), (parent / "opt").stat().st_gid)
+    assert image.folders_of([piece]) == {"opt": Mode(0o2770, *status)}
+    assert piece.folders["opt"] == FOLDER
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_how_many_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Packages and their state keep to the number of layers that they have, the state on top."""
+    monkeypatch.setattr(image, "PARENT", tmp_path)
+    monkeypatch.setattr(image, "CACHE", tmp_path)
+    pieces = {name: made(tmp_path, name, f"opt/{name}") for name in map(str, range(9))}
+    large = Tar()
+    large.file("large", bytes(grouping.LARGE["Debian"]), Mode(0o644))
+    pieces["large"] = large.save(Piece(tmp_path / "large"))
+    state = made(tmp_path, "state", "var/lib/status")
+    found = image.layers(pieces, "Debian", count, state)
+    assert len(found) <= count
+    assert found[-1].pieces == (state,)
+    assert {piece.key for layer in found for piece in layer.pieces} == {*pieces, "state"}
+    assert all(layer.about.startswith("Debian: ") for layer in found)
