@@ -1,16 +1,54 @@
 """Settings of the Jupyter server in every image; a user's own in ~/.jupyter come after these."""
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
+from jupyter_core.paths import jupyter_data_dir
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+from traitlets import default
+
 c: Any = get_config()  # type: ignore[name-defined]  # noqa: F821
 
-c.ServerApp.ip = "0.0.0.0"  # inside the container; who may reach it is decided by the published port
+
+class Files(AsyncLargeFileManager):  # type: ignore[misc]  # jupyter_server has no types here
+    """The notebooks; the file browser opens in the folder work, where there is one."""
+
+    @default("preferred_dir")
+    def _default_preferred_dir(self) -> str:
+        return "work" if Path(self.root_dir, "work").is_dir() else ""
+
+
+def has_ipv6() -> bool:
+    """Whether others can reach the container at an address of IPv6."""
+    addresses = Path("/proc/net/if_inet6")
+    lines = addresses.read_text().splitlines() if addresses.exists() else []
+    return any(not line.startswith("fe80") and not line.endswith(" lo") for line in lines)
+
+
+# Inside the container; who may reach it is decided by the published port. "" is IPv4 and IPv6, and a warning.
+c.ServerApp.ip = "" if has_ipv6() else "0.0.0.0"
 c.ServerApp.port = int(os.environ.get("JUPYTER_PORT", "8888"))
 c.ServerApp.open_browser = False
 c.ServerApp.allow_root = True  # a rootless engine maps the user who started the lab to root
 c.ServerApp.tornado_settings = {"ws_ping_timeout": 30_000}  # tornado warns of the server's own, longer one
-c.ServerApp.root_dir = str(Path.home())
-c.FileContentsManager.preferred_dir = "work"  # the file browser opens there
+c.ServerApp.contents_manager_class = Files
 c.FileContentsManager.delete_to_trash = False  # nobody empties a trash folder in a container
+
+if "NB_PREFIX" in os.environ:  # Kubeflow has asked who it is, and shows the lab in a frame
+    c.ServerApp.base_url = os.environ["NB_PREFIX"]
+    c.ServerApp.allow_origin = "*"
+    if "JUPYTER_TOKEN" not in os.environ:
+        c.IdentityProvider.token = ""
+
+if "GEN_CERT" in os.environ:
+    certificate = Path(jupyter_data_dir(), "notebook.pem")
+    certificate.parent.mkdir(parents=True, exist_ok=True)
+    certificate.touch(mode=0o600)
+    request = ["openssl", "req", "-x509", "-newkey=rsa:2048", "-days=365", "-nodes", "-subj=/O=generated/CN=generated"]
+    subprocess.run([*request, f"-keyout={certificate}", f"-out={certificate}"], check=True, capture_output=True)
+    c.ServerApp.certfile = str(certificate)
+
+if "NB_UMASK" in os.environ:
+    os.umask(int(os.environ["NB_UMASK"], 8))
