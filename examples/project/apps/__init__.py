@@ -1,0 +1,1 @@
+"""Two apps on one environment: `python -m apps.service` and `python -m apps.report`."""
