@@ -13,16 +13,18 @@ import pytest
 
 from checkout import ROOT, run_make
 from pyrlab import help as makefile_help
+from pyrlab.images import labs, lineage, table
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 PARAMETERS = re.findall(r"^(\w+)\s*\?=", MAKEFILE, re.MULTILINE)
 
 
 def public_targets() -> list[str]:
-    """The targets that a user may type."""
+    """The targets that a user may type, those of every image or lab as patterns, without other names of the same."""
     phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)", MAKEFILE, re.MULTILINE)
     assert phony
-    return [name for name in phony[1].replace("\\\n", " ").split() if name[0] != "." and name != "engine-ready"]
+    names = re.sub(r"\$\(IMAGES(?::%=(\w+%))?\)", lambda found: found[1] or "%", phony[1].replace("\\\n", " ")).split()
+    return [name for name in names if name not in ("engine-ready", "build_base", "build_rbase")]
 
 
 def files(*patterns: str) -> list[Path]:
@@ -53,8 +55,22 @@ def printed() -> str:
 @pytest.mark.parametrize("target", public_targets())
 def test_help_has_every_target(target: str, printed: str) -> None:
     """A user who types `make` finds every target, with what it does."""
-    assert re.search(rf"^{target}:.* ## \S", MAKEFILE, re.MULTILINE)
-    assert re.search(rf"^  make {target} +\S", printed, re.MULTILINE)
+    assert re.search(rf"^(\$\(IMAGES\S*\): )?{target}:.* ## \S", MAKEFILE, re.MULTILINE)
+    shown = target.replace("%", "IMAGE" if target == "build_%" else "LAB")
+    assert re.search(rf"^  make {shown} +\S", printed, re.MULTILINE)
+
+
+def test_help_names_the_labs(printed: str) -> None:
+    """A user who reads LAB finds the names that it stands for."""
+    assert f"LAB is {', '.join(labs())}\n" in printed
+
+
+@pytest.mark.parametrize("name", table())
+def test_every_image_has_its_targets(name: str) -> None:
+    """Whatever images.toml names can be built by its name, and worked in if it is a lab."""
+    verbs = ("", "start_", "stop_", "url_", "logs_", "bash_") if name in labs() else ()
+    run = run_make(ROOT, "--dry-run", *(f"{verb}{name}" for verb in ("build_", *verbs)))
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.fixture
@@ -81,7 +97,7 @@ def test_unheard(unread: int) -> None:
 @pytest.mark.parametrize("parameter", PARAMETERS)
 def test_help_has_every_parameter(parameter: str, printed: str) -> None:
     """A user who types `make` finds every parameter, with what it means."""
-    assert parameter in dict(makefile_help.parameters(MAKEFILE))
+    assert parameter in {name for name, *_ in makefile_help.parameters(MAKEFILE)}
     assert re.search(rf"^  {parameter} +\S", printed, re.MULTILINE)
 
 
@@ -89,6 +105,53 @@ def test_help_has_every_parameter(parameter: str, printed: str) -> None:
 def test_readme_has_every_parameter(parameter: str) -> None:
     """A reader of README.md finds every parameter in the first column of a table."""
     assert re.search(rf"^\|[^|]*`{parameter}`[^|]*\|", readme(), re.MULTILINE)
+
+
+def test_tables_of_readme() -> None:
+    """A reader of README.md finds the commands, images and parameters that there are, as make has them."""
+    assert all(f"\n<!-- {name} -->\n" in readme() for name in makefile_help.tables())
+    assert makefile_help.with_tables(readme()) == readme(), "type python3 -m pyrlab.help --readme, which mends them"
+
+
+def test_lists_of_readme() -> None:
+    """A reader of README.md learns which images a list is for."""
+    for path in ROOT.glob("*.txt"):
+        with_it = [
+            name for name in table() if any(path.name in each.files for image in lineage(name) for each in image.lists)
+        ]
+        said = "all" if with_it == [*table()] else ", ".join(name for name in labs() if name in with_it)
+        assert re.search(rf"^\| `{path.name}` \| .* \| {said} \|$", readme(), re.MULTILINE), path.name
+
+
+def test_digests_of_readme() -> None:
+    """What README.md shows of a build looks as a build prints it, and names images that there are."""
+    shown = re.search(r"<!-- digests.*-->\n```\n(.*\n)((?:.*\n)+?)```\n<!-- end of digests -->", readme())
+    assert shown
+    assert shown[1].split() == ["image", "size", "layers", "seconds", "digest"]
+    for row in shown[2].splitlines():
+        image = re.fullmatch(r"(\S+):latest +[\d,]+ MB +\d+ +(?:\d+ +)?[0-9a-f]{12}  (?:up to date|rebuilt: .+)", row)
+        assert image
+        assert image[1] in table()
+
+
+@pytest.mark.parametrize("page", files("*.md"), ids=name_of)
+def test_commands_that_are_told_of(page: Path) -> None:
+    """Whatever a reader is told to type after make is a target, of an image of his own, too, if it is told how."""
+    text = page.read_text()
+    names = [*table(), "LAB", "IMAGE", *re.findall(r"^\[images\.(\w+)\]$", text, re.MULTILINE)]
+    known = {target.replace("%", name) for target in public_targets() for name in names}
+    told = re.findall(r"(?:^|`)(?:\$ )?make ([A-Za-z_-]+)", text, re.MULTILINE)
+    assert not {*told} - known
+
+
+def test_functions_that_contributing_names() -> None:
+    """Who follows a change through the code finds each function where CONTRIBUTING.md says that it is."""
+    told = re.findall(r"`(?:(\w+)\.)?(?:\w+\.)?(\w+)\(\)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert told
+    for module, function in told:
+        places = [ROOT / folder for folder in ("pyrlab", "docker/build")]
+        code = "".join(path.read_text() for place in places for path in place.glob(f"{module or '*'}.py"))
+        assert re.search(rf"^ *def {function}\(", code, re.MULTILINE), f"{module}.{function}"
 
 
 @pytest.mark.parametrize("page", files("*.md"), ids=name_of)
