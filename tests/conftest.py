@@ -86,7 +86,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove the tiny images, once no worker needs them any more; fail where anything else is left on the engine."""
-    if hasattr(session.config, "workerinput") or shutil.which("docker") is None:
+    if hasattr(session.config, "workerinput") or session.config.option.collectonly or shutil.which("docker") is None:
         return
     if any("tiny" in argument for argument in session.config.args):
         remove_images(CHANGED, TINY)

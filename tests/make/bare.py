@@ -10,7 +10,16 @@ from pathlib import Path
 
 from checkout import ROOT, Run, users_environment
 
-PARTS = ("Makefile", "compose.yaml", "docker", "notebooks", "pyrlab", "tests/venv.sh", "tests/requirements.txt")
+PARTS = (
+    "Makefile",
+    "compose.yaml",
+    "docker",
+    "images.toml",
+    "notebooks",
+    "pyrlab",
+    "tests/venv.sh",
+    "tests/requirements.txt",
+)
 TOOLS = ("bash", "env", "git", "make", "sh")
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pyrlab import build, locks
+from pyrlab import images, locks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MAKES = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "P")  # what make tells those that it runs
@@ -22,7 +22,7 @@ TAG = "test"  # of the default images
 MINE = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]  # in the names of whatever this checkout's tests make
 TINY = f"tiny-{MINE}"  # of the images of the tiny lists
 CHANGED = f"{TINY}-changed"  # of those of the tiny lists once they were changed
-NAMES = tuple(build.INPUTS)  # of the images, parents first
+NAMES = tuple(name for name, image in images.table().items() if image.default)  # of the images, parents first
 PROJECT = f"pyrlab-{MINE}{WORKER}"  # prefix of the containers and volumes that are started here
 
 # Lists that are built in seconds: a large wheel and one with a compiled extension, a few Debian packages, and R.
@@ -203,6 +203,7 @@ def running_lab(lab: str, make: Make, project: str, files: Path, port: int) -> I
 def remove_lab(lab: str, project: str) -> None:
     """Remove a lab with its settings, and after the last one the network."""
     subprocess.run(["docker", "rm", "--force", "--volumes", f"{project}-{lab}"], capture_output=True)
-    for each in ("pylab", "rlab"):  # what another lab uses stays
+    for each in {"pylab", "rlab", lab}:  # what another lab uses stays
         subprocess.run(["docker", "volume", "rm", f"{project}_{each}-home"], capture_output=True)
-    subprocess.run(["docker", "network", "rm", f"{project}_default"], capture_output=True)
+    for network in (f"{project}_default", f"{project}-{lab}_default"):
+        subprocess.run(["docker", "network", "rm", network], capture_output=True)

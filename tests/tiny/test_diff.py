@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from checkout import CHANGED, NAMES, TINY, docker, git, layers, run_make
-from pyrlab.dockerfile import PARENT
+from pyrlab import images
+
+PARENTS = {name: image.parent for name, image in images.table().items()}
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -26,8 +28,8 @@ def manifest(name: str) -> dict[str, Any]:
 def test_lists_of_packages(name: str, changed: Path) -> None:
     """After a build, the checkout's lists say what each image has and its parent has not."""
     above = (
-        {(p["ecosystem"], p["name"]): p["version"] for p in manifest(PARENT[name])["packages"]}
-        if name in PARENT
+        {(p["ecosystem"], p["name"]): p["version"] for p in manifest(PARENTS[name])["packages"]}
+        if PARENTS[name]
         else {}
     )
     own = [

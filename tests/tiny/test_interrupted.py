@@ -32,7 +32,11 @@ from checkout import (
 from conftest import Clean
 
 OWN = f"{TINY}-interrupted"  # the tag of the images that are built here
-MOMENTS = {"resolving": r"\[lock-python python-lock \d", "writing": r"exporting to image"}
+MOMENTS = {
+    "resolving": r"\[lock-python python-lock \d",
+    "loading": r"exporting to client tarball",
+    "writing": r"exporting to image",
+}
 
 
 @pytest.fixture
@@ -45,12 +49,20 @@ def own_images(tiny: Path) -> Iterator[None]:
 
 def left_over(tag: str) -> list[str]:
     """The images that a build of `tag` has written beside those of before."""
-    return docker("image", "ls", "--format", "{{.Repository}}", "--filter", f"reference=*:{tag}.new").split()
+    return docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference=*:{tag}.*").split()
 
 
 @pytest.mark.usefixtures("own_images")
-@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "ended_by"),
+    [
+        ("resolving", signal.SIGINT),
+        ("loading", signal.SIGINT),
+        ("loading", signal.SIGKILL),
+        ("writing", signal.SIGKILL),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
 def test_cut_short(checkout: Path, moment: str, ended_by: signal.Signals) -> None:
     """Images, locks and tags are what they were; the next build succeeds and sweeps what was left."""
     log, lock = checkout / ".cache/build.log", checkout / "requirements.lock"

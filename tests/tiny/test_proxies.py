@@ -72,8 +72,8 @@ def test_company(squid: Squid, company: dict[str, str], tiny: Path, tmp_path: Pa
     /uv pip install --no-deps --target /tmp/uv cowsay
     """
     volumes = [f"--volume={path}:{inside}:ro" for path, inside in mounts.items()]
-    command = ["python3", "/network.py", "run", "bash", "-exc", script]
-    run = ["docker", "run", "--rm", "--user=0", *volumes, f"pyrlab-base:{TINY}", *command]
+    command = ["/network.py", "run", "bash", "-exc", script]
+    run = ["docker", "run", "--rm", "--user=0", "--entrypoint=python3", *volumes, f"pyrlab-base:{TINY}", *command]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     served = squid.log.read_text()[before:]
@@ -88,7 +88,8 @@ def blobs(archive: Path) -> Iterator[tuple[str, bytes]]:
             if file := saved.extractfile(member):
                 content = file.read()
                 if content.startswith(b"\x28\xb5\x2f\xfd"):
-                    content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
+                    reader = zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True)
+                    content = reader.read()
                 yield member.name, content
 
 
@@ -194,9 +195,9 @@ def test_apt_over_tls(caches: Caches, tiny: Path) -> None:
         "run",
         "--rm",
         "--user=0",
+        "--entrypoint=bash",
         f"--volume={tool}",
         f"pyrlab-base:{TINY}",
-        "bash",
         "-ec",
         script % caches.parameters["APTPROXY"],
     )

@@ -89,7 +89,6 @@ def test_nothing_to_do(said: str, checkout: Path, python_image: str) -> None:
     """The next build starts from the same image, and does nothing."""
     assert said
     label = json.loads(docker("image", "inspect", f"pyrlab-base:{OWN}", "--format", "{{json .Config.Labels}}"))
-    assert [*label] == ["org.pyrlab.python"]
     assert re.fullmatch(rf"{re.escape(python_image)}@sha256:[0-9a-f]{{64}}", label["org.pyrlab.python"])
     again = run_make(checkout, "build", TAG=OWN, PYTHONBASE=python_image)
     assert succeeded(again).count("up to date") == len(NAMES)

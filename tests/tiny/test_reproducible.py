@@ -12,14 +12,15 @@ import pytest
 from checkout import CHANGED, NAMES, TINY, docker, layers
 from compare import assert_same
 from conftest import Clean
-from pyrlab.dockerfile import PARENT
+from pyrlab import images
 
 HISTORY = 22  # seconds, two more than BuildKit gives the writing of its history
 
 
 def own_layers(name: str, tag: str) -> list[str]:
     """The digests of the layers that an image has and its parent has not."""
-    parent = layers(f"{PARENT[name]}:{tag}") if name in PARENT else []
+    below = images.table()[name].parent
+    parent = layers(f"{below}:{tag}") if below else []
     return layers(f"{name}:{tag}")[len(parent) :]
 
 
@@ -35,9 +36,7 @@ def own_layers(name: str, tag: str) -> list[str]:
 )
 def test_what_a_change_costs(name: str, count: int) -> None:
     """Whoever has the images fetches the layers of the packages that changed; all others stay as they were."""
-    before, after = own_layers(name, TINY), own_layers(name, CHANGED)
-    assert len(before) == len(after)
-    assert sum(old != new for old, new in zip(before, after, strict=True)) == count
+    assert len({*own_layers(name, CHANGED)} - {*own_layers(name, TINY)}) == count
 
 
 @pytest.mark.usefixtures("changed")
@@ -74,7 +73,7 @@ def test_busy_disk(clean: Clean) -> None:
     log.write_text("")
     with ThreadPoolExecutor(1) as pool:
         building = pool.submit(engine.make, clean.checkout, "build_pylab", TAG=tag, **clean.parameters)
-        while not re.search(r"^--- .* s from .*: \[pylab\] exporting to image$", log.read_text(), re.MULTILINE):
+        while not re.search(r"^--- .* s from .*: \[checked\] exporting to image$", log.read_text(), re.MULTILINE):
             assert not building.done(), building.result()
         with engine.frozen():
             time.sleep(HISTORY)

@@ -62,9 +62,9 @@ def spoil(checkout: Path, lab: str, command: str) -> None:
         ),
         (
             "rlab",
-            "rm -r /usr/lib/R/site-library/IRkernel",
+            "sed -i 's/IRkernel::main()/stop(42)/' /usr/share/jupyter/kernels/ir/kernel.json",
             "its kernel ir runs no cell",
-            "loadNamespace",
+            "Error: 42",
         ),
     ],
     ids=["server", "kernel"],

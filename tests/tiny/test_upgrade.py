@@ -31,7 +31,7 @@ from pyrlab import locks
 from servers import serve_files
 
 OWN = f"{TINY}-upgrade"  # the tag of the images that these tests change
-LOCKS = [f"{name}.lock" for name in locks.NAMES]
+LOCKS = [f"{name}.lock" for name in locks.names()]
 
 
 @pytest.fixture
@@ -162,15 +162,16 @@ def sha256(text: str) -> str:
 
 @pytest.mark.usefixtures("own_images")
 def test_what_cannot_be_imported(checkout: Path, gateway: str, tmp_path: Path) -> None:
-    """An upgrade to something that does not even start changes neither image nor lock."""
+    """What a list names and does not even start changes neither image nor lock, be it built or upgraded to."""
     with serve_files(tmp_path, host=gateway) as server:
         set_list(checkout, f"brittle @ {server.url}/{wheel(tmp_path, '1.0', '')}")
         succeeded(make(checkout, "build"))
         before = state(checkout)
         set_list(checkout, f"brittle @ {server.url}/{wheel(tmp_path, '2.0', 'raise RuntimeError(7)')}")
-        said = refusal(make(checkout, "upgrade", P="brittle"))
-    assert said == "pyrlab: nothing was upgraded, since brittle cannot be imported: RuntimeError: 7"
-    assert state(checkout) == before
+        for target, parameters in (("build_pylab", {}), ("upgrade", {"P": "brittle"})):
+            said = refusal(make(checkout, target, **parameters))
+            assert re.fullmatch(r"pyrlab: requirements.txt line \d: brittle cannot be imported: RuntimeError: 7", said)
+            assert state(checkout) == before
 
 
 # Each with its version and what it needs.
