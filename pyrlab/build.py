@@ -32,7 +32,7 @@ from pyrlab.text import aligned
 
 NEW = ".new"  # ends the tag of what is built until everything is
 PACKAGES = ".packages"  # ends that of what an image is finished on
-RECORDS = CACHE / "built.json"  # what decides whether to build is no part of an image
+RECORDS = CACHE / "built.json"  # what images were made of: what decides whether to build is no part of one
 
 # What every image is made with, besides its own folder, lists and parent; a change is a reason to build.
 TOOLS = ["docker/build", "docker/bake.hcl", "docker/pyrlab-base/dpkg.cfg"]
@@ -109,20 +109,6 @@ def inputs_of(name: str) -> dict[str, str]:
     return inputs
 
 
-def records() -> dict[str, dict[str, str]]:
-    """What the images that this checkout has built were made of, by the engine's id of each."""
-    found: dict[str, dict[str, str]] = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
-    return found
-
-
-def record(image: dict[str, Any], inputs: dict[str, str]) -> None:
-    """Note what an image was made of, beside the latest others."""
-    found = {**records(), image["Id"]: inputs}
-    part = RECORDS.with_suffix(".part")
-    part.write_text(json.dumps(dict([*found.items()][-100:])))
-    part.replace(RECORDS)
-
-
 def identity(image: dict[str, Any] | None) -> str:
     """What a child depends on: the layers and the configuration of the parent `image`."""
     return locks.digest(json.dumps([image["RootFS"]["Layers"], image["Config"]])) if image else ""
@@ -133,7 +119,7 @@ def reasons(image: Image) -> list[str]:
     stored = image.inspect()
     if stored is None:
         return ["no such image yet"]
-    before = records().get(stored["Id"])
+    before: dict[str, str] | None = store.recall(RECORDS).get(stored["Id"])
     if before is None:
         return ["not known to this checkout"]
     names = [*image.inputs, *(name for name in before if name not in image.inputs)]
@@ -190,26 +176,29 @@ def session(source: str, python: str) -> Iterator[Session]:
 def stage_lists() -> None:
     """Put all lists where a step finds them: in the folder python Python's, with what they point at."""
     shutil.rmtree(STAGED_LISTS, ignore_errors=True)
-    for path in (path for path in files() if path not in requirements.own()):
-        (STAGED_LISTS / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / path, STAGED_LISTS / path)
+    own = requirements.own()
+    for path in (path for path in files() if path not in own):
+        requirements.copy(path, STAGED_LISTS / path)
     requirements.stage(STAGED_LISTS / "python")
     for each in chain.from_iterable(python_lists(image.lists) for image in table().values()):
-        if each.file not in requirements.own():
-            (STAGED_LISTS / "python" / each.file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / each.file, STAGED_LISTS / "python" / each.file)
+        if each.file not in own:
+            requirements.copy(each.file, STAGED_LISTS / "python" / each.file)
 
 
 def stale_locks(names: list[str], python: str) -> list[str]:
     """The locks of the images `names` whose lists, or whatever else they rest on, have changed."""
-    needed = {lock for name in names for lock in locks_of(name)}
+    return [lock for lock in needed_locks(names) if is_stale(lock, python)]
+
+
+def needed_locks(names: list[str]) -> list[str]:
+    """The locks of the images `names`, each after those that it rests on."""
+    return [lock for lock in locks.names() if any(lock in locks_of(name) for name in names)]
+
+
+def is_stale(lock: str, python: str) -> bool:
+    """Whether a staged lock was made of something else than there is now."""
     staged = locks.STAGED
-    return [
-        name
-        for name in locks.names()
-        if name in needed
-        and locks.Lock.read(staged, name).inputs != locks.inputs(name, staged, python, locks.wanted(name))
-    ]
+    return locks.Lock.read(staged, lock).inputs != locks.inputs(lock, staged, python, locks.wanted(lock))
 
 
 def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool = False) -> None:
@@ -217,10 +206,10 @@ def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool =
 
     `upgrade` has the packages, or * for all, that need not stay as locked; for it, or if `forced`, none is skipped.
     """
-    needed = [lock for lock in locks.names() if any(lock in locks_of(name) for name in names)]
+    needed = needed_locks(names)
     lines = {name: locks.wanted(name) for name in needed}  # a list may be edited while it is resolved
     for lock in needed:
-        if upgrade or forced or lock in stale_locks(names, now.python):
+        if upgrade or forced or is_stale(lock, now.python):
             environment = {**locking(lock), "UPGRADE": upgrade, "STAMP": str(time.time_ns())}
             target = f"lock-{locks.ecosystem_of(lock).lower()}"
             bake([target], now.progress, {**now.environment, **environment})
@@ -396,13 +385,13 @@ def make(image: Image, now: Session) -> None:
     bake(["checked"], now.progress, environment, lambda: inspect("image", tag_of(image.name) + NEW) is not None)
     new = inspect("image", tag_of(image.name) + NEW)
     assert new
-    store.remember(new["Id"], said["layers"])
+    store.remember(store.RECORDS, new["Id"], said["layers"])
     docker("image", "rm", packages)
     before = image.inspect()
     image.why = outdated(image)
     image.written = before is None or before["Id"] != new["Id"]
     image.seconds = time.monotonic() - started
-    record(new, image.inputs)
+    store.remember(RECORDS, new["Id"], image.inputs)
 
 
 def write_plan(image: Image, now: Session, thin: bool) -> None:
@@ -412,12 +401,11 @@ def write_plan(image: Image, now: Session, thin: bool) -> None:
     own = table()[image.name]
     for each in chain.from_iterable(member.lists for member in family):
         for path in each.files:  # by ecosystem, for the manifest
-            copy = PLAN / "asked" / each.ecosystem / path.removeprefix("docker/")
-            copy.parent.mkdir(parents=True, exist_ok=True)
+            target = PLAN / "asked" / each.ecosystem / path.removeprefix("docker/")
             if path in requirements.own():
-                requirements.write(requirements.asking(path), copy.parent)
+                requirements.write(requirements.asking(path), target.parent)
             else:
-                shutil.copyfile(ROOT / path, copy)
+                requirements.copy(path, target)
     shutil.copytree(STAGED_LISTS, PLAN / "lists")
     shutil.copytree(locks.STAGED, PLAN / "locks")
     parent = image.parent and image.parent.inspect()

@@ -142,21 +142,16 @@ def files_folder() -> Path:
     return path
 
 
-def claim_homes() -> None:
-    """Make the volumes of the labs that are services, as Compose does whatever it starts, with their owner."""
-    for lab in filter(has_service, labs()):
-        claim_home(lab)
+def claim_homes(*names: str) -> None:
+    """Make the volumes of labs: of those `names`, and as Compose does whatever it starts, of all that are services."""
+    for lab in {*filter(has_service, labs()), *names}:
+        project, service = compose(lab)
+        owner.claim_volume(home_volume(lab), project, f"{service}-home")
 
 
 def home_volume(lab: str) -> str:
     """The name of the volume with a lab's settings."""
     return f"{parameter('PROJECT', 'pyrlab')}_{lab}-home"
-
-
-def claim_home(lab: str) -> None:
-    """Make the volume of a lab."""
-    project, service = compose(lab)
-    owner.claim_volume(home_volume(lab), project, f"{service}-home")
 
 
 def mount_point(lab: str) -> Path:
@@ -222,8 +217,7 @@ def start(lab: str, browse: bool) -> None:
     """Start `lab`, wait until it is healthy, and print where it is."""
     port, files = check(lab)
     container = owner.container(container_name(lab))
-    claim_homes()
-    claim_home(lab)
+    claim_homes(lab)
     token = Running.of(container).token if container else secrets.token_hex(24)
     if container and container["State"]["Paused"]:
         thaw(container_name(lab))

@@ -84,8 +84,13 @@ def stage(folder: Path) -> None:
     for path in own():
         write(lists(path), folder)
         for wheel in wheels(path):
-            (folder / wheel).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / wheel, folder / wheel)
+            copy(wheel, folder / wheel)
+
+
+def copy(path: str, target: Path) -> None:
+    """Copy a file of the checkout, and make the folders that it goes to."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ROOT / path, target)
 
 
 def write(texts: dict[str, str], folder: Path) -> None:

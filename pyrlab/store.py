@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import subprocess
 import tarfile
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from pyrlab.contents import read_archive
@@ -16,29 +18,30 @@ from pyrlab.engine import FULL_DISK
 from pyrlab.progress import FULL
 
 Layers = list[dict[str, Any]]  # each with digest, size (bytes), diff_id and about, as docker/build/oci.py describes it
-RECORDS = CACHE / "layers.json"  # the layers of images that were loaded or read, by the engine's id
-MANY = 60  # images to remember
+RECORDS = CACHE / "layers.json"  # the layers of images that were loaded or read
+MANY = 100  # images to remember
 
 
+@functools.cache
 def is_classic() -> bool:
     """Whether the engine has its classic image store, which knows layers by what they unpack to."""
     return "io.containerd.snapshotter" not in docker("info", "--format", "{{json .DriverStatus}}")
 
 
-def records() -> dict[str, Layers]:
-    """The layers of the images that this checkout knows."""
-    found: dict[str, Layers] = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
+def recall(records: Path) -> dict[str, Any]:
+    """What a file says of images, by the engine's id of each."""
+    found: dict[str, Any] = json.loads(records.read_text()) if records.exists() else {}
     return found
 
 
-def remember(identity: str, layers: Layers) -> None:
-    """Note the layers of an image."""
-    found = records()
+def remember(records: Path, identity: str, what: Any) -> None:
+    """Note something of an image in a file, beside what it says of the latest others."""
+    found = recall(records)
     found.pop(identity, None)
-    found[identity] = layers
-    part = RECORDS.with_suffix(".part")
+    found[identity] = what
+    part = records.with_suffix(".part")
     part.write_text(json.dumps(dict([*found.items()][-MANY:])))
-    part.replace(RECORDS)
+    part.replace(records)
 
 
 def has(names: Iterable[str]) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def has(names: Iterable[str]) -> dict[str, Any]:
     if is_classic():
         found = json.loads(docker("image", "inspect", *sorted(ids))) if ids else []  # the same plan each time
         return {"blobs": [], "chains": [image["RootFS"]["Layers"] for image in found]}
-    known = records()
+    known = recall(RECORDS)
     return {"blobs": sorted({layer["digest"] for each in ids for layer in known.get(each, ())}), "chains": []}
 
 
@@ -64,7 +67,7 @@ def layers_of(image: str) -> Layers:
     diff_ids: list[str] = stored["RootFS"]["Layers"]
     if is_classic():  # whose archives name layers by what they unpack to
         return [{"digest": each, "size": 0, "diff_id": each, "about": name} for each in diff_ids]
-    known = records().get(stored["Id"], [])
+    known: Layers = recall(RECORDS).get(stored["Id"], [])
     if [layer["diff_id"] for layer in known] != diff_ids:
         about = {layer["diff_id"]: layer["about"] for layer in known}
         with subprocess.Popen(["docker", "image", "save", image], stdout=subprocess.PIPE) as process:
@@ -74,7 +77,7 @@ def layers_of(image: str) -> Layers:
             {"digest": digest, "size": size, "diff_id": each, "about": about.get(each, name)}
             for each, (digest, size) in zip(diff_ids, saved.blobs, strict=True)
         ]
-        remember(stored["Id"], known)
+        remember(RECORDS, stored["Id"], known)
     return known
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 import chance
 import debs
 import trees
-from pieces import EPOCH, FOLDER, FORMAT, Folders, Mode, Piece, Tar, decompress, unpack
+from pieces import EPOCH, FOLDER, FORMAT, Folders, Mode, Piece, Tar, content_of, decompress, unpack, write
 from trees import EXCLUDED
 
 STATUS = "var/lib/dpkg/status"
@@ -216,29 +216,15 @@ def digests(files: Iterable[Path], known: Path) -> dict[Path, str]:
                 before[mark] = hashlib.file_digest(file, "sha256").hexdigest()
         found[path] = before[mark]
     if len(before) > count:
-        write(known, json.dumps(before))
+        write(known, json.dumps(before).encode())
     return found
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file of the cache, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text(text)
-    part.rename(path)
 
 
 def control(archive: Path) -> dict[str, tuple[bytes, int]]:
     """The parts of a package that are dpkg's: content and mode, by name."""
     data = subprocess.run(["dpkg-deb", "--ctrl-tarfile", archive], check=True, stdout=subprocess.PIPE).stdout
     with tarfile.open(fileobj=io.BytesIO(data)) as tree:
-        return {os.path.normpath(m.name): (content(tree, m), m.mode) for m in tree if m.isfile()}
-
-
-def content(tree: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """The content of a regular file of a tar file."""
-    file = tree.extractfile(member) if member.isreg() else None
-    return file.read() if file else b""
+        return {os.path.normpath(m.name): (content_of(tree, m), m.mode) for m in tree if m.isfile()}
 
 
 def read(parts: Mapping[str, tuple[bytes, int]], digest: str) -> Deb:
@@ -300,7 +286,7 @@ def streamed(archive: Path, deb: Deb, parts: Mapping[str, tuple[bytes, int]], fi
             target = tree.resolved(os.path.normpath(member.linkname)) if member.islnk() else member.linkname
             if not (member.isreg() or member.issym() or (member.islnk() and target in tar.paths)):
                 raise Odd  # a device, or a link to what is left out
-            plain, data = tarfile.TarInfo(path), content(files, member)
+            plain, data = tarfile.TarInfo(path), content_of(files, member)
             plain.type, plain.mode, plain.mtime, plain.size = member.type, member.mode, int(member.mtime), len(data)
             plain.linkname = "" if member.isreg() else target
             tar.folder(path.rpartition("/")[0])
@@ -364,7 +350,7 @@ class Shelf:
             Tar().save(self.streamed(digest), {"odd": True})
         except (subprocess.CalledProcessError, tarfile.ReadError) as error:
             raise Broken(archive) from error
-        write(self.record(digest), json.dumps(vars(deb)))
+        write(self.record(digest), json.dumps(vars(deb)).encode())
         return deb
 
     def debs(self, files: Mapping[str, Path]) -> dict[str, Deb]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pieces import Mode, Piece, decompress, frames
+from pieces import Mode, Piece, decompress, frames, write
 
 CREATED = "2026-01-01T00:00:00Z"
 KIND = "application/vnd.oci.image"
@@ -51,10 +51,7 @@ def layer(pieces: Collection[Piece], about: str, known: Path, folders: Mapping[s
             blob.update(frame)
             content.update(decompress(frame))
             total += len(frame)
-        known.mkdir(parents=True, exist_ok=True)
-        part = record.with_suffix(f".{os.getpid()}")
-        part.write_bytes(encode([f"sha256:{blob.hexdigest()}", total, f"sha256:{content.hexdigest()}"]))
-        part.rename(record)
+        write(record, encode([f"sha256:{blob.hexdigest()}", total, f"sha256:{content.hexdigest()}"]))
     blob_digest, size, diff_id = json.loads(record.read_text())
     return Layer(blob_digest, size, diff_id, about, tuple(pieces), used)
 

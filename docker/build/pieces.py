@@ -22,6 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import trees
+
 EPOCH = 1_767_225_600  # 2026-01-01, the one time stamp of everything that a build generates
 FORMAT = "2"  # part of every piece's key; counted up where the same package would give another piece
 XATTR = "SCHILY.xattr."  # begins the names of extended attributes in a tar file
@@ -30,7 +32,7 @@ LEVEL = 3  # of compression: half the size for a tenth of the time of gzip's def
 
 # Every Debian has it, since dpkg needs it; a registry's Python before 3.14 has no module for it.
 zstd = ctypes.CDLL("libzstd.so.1")
-for function in ("ZSTD_compressBound", "ZSTD_compress", "ZSTD_decompress", "ZSTD_findFrameCompressedSize"):
+for function in ("ZSTD_compressBound", "ZSTD_compress", "ZSTD_decompress"):
     getattr(zstd, function).restype = ctypes.c_size_t
 zstd.ZSTD_getFrameContentSize.restype = ctypes.c_ulonglong
 
@@ -98,10 +100,10 @@ class Tar:
         member.mode, member.uid, member.gid = mode.mode, mode.uid, mode.gid
         self.add(member, content)
 
-    def link(self, path: str, target: str, mtime: int = EPOCH, uid: int = 0, gid: int = 0) -> None:
+    def link(self, path: str, target: str, uid: int = 0, gid: int = 0) -> None:
         """Add a symbolic link."""
         member = tarfile.TarInfo(path)
-        member.type, member.linkname, member.mode, member.mtime = tarfile.SYMTYPE, target, 0o777, mtime
+        member.type, member.linkname, member.mode, member.mtime = tarfile.SYMTYPE, target, 0o777, EPOCH
         member.uid, member.gid = uid, gid
         self.add(member)
 
@@ -149,19 +151,23 @@ class Tar:
             "paths": self.paths,
             "about": dict(about or {}),
         }
-        piece.path.parent.mkdir(parents=True, exist_ok=True)
-        for path, text in ((piece.beside, json.dumps(index).encode()), (piece.path, compress(content))):
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-                part.write(text)
-            Path(part.name).rename(path)  # the piece last: where it is, its index is
+        write(piece.beside, json.dumps(index).encode())
+        write(piece.path, compress(content))  # last: where it is, its index is
         return piece
 
 
+def write(path: Path, content: bytes) -> None:
+    """Write a file that is kept for builds to come, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+        part.write(content)
+    Path(part.name).rename(path)
+
+
 def attributes(path: Path) -> dict[str, str]:
-    """The extended attributes of a file, such as capabilities, as a tar file has them; not the host's labels."""
-    names = (name for name in os.listxattr(path, follow_symlinks=False) if name != "security.selinux")
-    values = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
-    return {f"{XATTR}{name}": value.decode("utf-8", "surrogateescape") for name, value in values.items()}
+    """The extended attributes of a file, such as capabilities, as a tar file has them."""
+    found = trees.attributes(str(path))
+    return {f"{XATTR}{name}": value.decode("utf-8", "surrogateescape") for name, value in found.items()}
 
 
 def head(member: tarfile.TarInfo) -> bytes:
@@ -231,8 +237,7 @@ class Piece:
                         name = first.setdefault(each.linkname, each.name)
                         whole = tree.getmember(each.linkname).replace(name=name)
                         member = whole if name == each.name else each.replace(linkname=name)
-                    file = tree.extractfile(member) if member.isreg() else None
-                    tar.add(member, file.read() if file else b"")
+                    tar.add(member, content_of(tree, member))
             tar.save(found, self.about)
         return found
 
@@ -257,6 +262,20 @@ def opened(piece: Piece) -> tarfile.TarFile:
     return tarfile.open(fileobj=io.BytesIO(content), encoding="utf-8", errors="surrogateescape")
 
 
+def content_of(tree: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The content of a regular file of a tar file, nothing of anything else."""
+    file = tree.extractfile(member) if member.isreg() else None
+    return file.read() if file else b""
+
+
+def folders_of(pieces: Iterable[Piece]) -> Folders:
+    """The folders of some pieces, each as the first that has it says."""
+    folders: Folders = {}
+    for piece in pieces:
+        folders = piece.folders | folders
+    return folders
+
+
 def folders_frame(folders: Folders) -> bytes:
     """The frame of some folders."""
     parts = []
@@ -271,10 +290,7 @@ def folders_frame(folders: Folders) -> bytes:
 def frames(pieces: Iterable[Piece], known: Mapping[str, Mode]) -> Iterator[bytes]:
     """The layer of some pieces, frame by frame; folders that are `known` are as they are there."""
     pieces = list(pieces)
-    folders: Folders = {}
-    for piece in pieces:
-        folders = piece.folders | folders
-    yield folders_frame({path: known.get(path, mode) for path, mode in folders.items()})
+    yield folders_frame({path: known.get(path, mode) for path, mode in folders_of(pieces).items()})
     for piece in pieces:
         yield piece.path.read_bytes()
     yield END
@@ -283,9 +299,7 @@ def frames(pieces: Iterable[Piece], known: Mapping[str, Mode]) -> Iterator[bytes
 def unpack(pieces: Iterable[Piece], root: Path) -> None:
     """Unpack pieces to the tree `root`, whose own folders stay as they are."""
     pieces = list(pieces)
-    folders: Folders = {}
-    for piece in pieces:
-        folders = piece.folders | folders
+    folders = folders_of(pieces)
     for path in sorted(folders):
         if not (root / path).is_dir():
             (root / path).mkdir()

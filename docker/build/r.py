@@ -33,7 +33,7 @@ from pathlib import Path
 import debs
 import lists
 import network
-from pieces import EPOCH, FORMAT, Piece, Tar, unpack
+from pieces import EPOCH, FORMAT, Piece, Tar, unpack, write
 
 Run = subprocess.CompletedProcess[str]
 
@@ -173,9 +173,7 @@ class Web:
         sha256 = hashlib.sha256(content).hexdigest()
         stored = FETCHED / sha256
         if not stored.exists():
-            part = FETCHED / f"{sha256}.part"
-            part.write_bytes(content)
-            part.rename(stored)
+            write(stored, content)
         return sha256
 
     def fetch(self, url: str) -> bytes:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # What differs between two runs or serves nobody in an image: source maps are for those who debug minified
-# scripts, and the components of JupyterHub's own pages for a hub, which runs elsewhere. `/pyrlab` holds the
-# layers themselves.
+# scripts, and the components of JupyterHub's own pages for a hub, which runs elsewhere. `/pyrlab` holds what
+# a build step is given.
 EXCLUDED = re.compile(
     r"/(pyrlab|dev|proc|sys|tmp|run|root|var/(tmp|log|cache|lib/apt/lists))(/|$)"
     r"|/etc/(machine-id|\.pwd\.lock|[a-z]+-)$"
@@ -39,12 +39,12 @@ class Entry:
         return not stat.S_ISREG(a.st_mode) or (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
 
 
-def scan(root: Path, below: str = "") -> dict[str, Entry]:
-    """Every entry of the tree `root` below its folder `below`, but for mounts and what is EXCLUDED."""
+def scan(root: Path) -> dict[str, Entry]:
+    """Every entry of the tree `root`, but for mounts and what is EXCLUDED."""
     entries: dict[str, Entry] = {}
     device = os.lstat(root).st_dev
     prefix = "" if root == Path("/") else str(root)
-    pending = [below]
+    pending = [""]
     while pending:
         folder = pending.pop()
         with os.scandir(prefix + folder or "/") as items:
@@ -59,13 +59,13 @@ def scan(root: Path, below: str = "") -> dict[str, Entry]:
     return entries
 
 
-def changed(root: Path, parent: Path, below: str = "") -> tuple[dict[str, Entry], list[str]]:
-    """What the tree `root` has below its folder `below` and `parent` has not, or has otherwise; and what is gone.
+def changed(root: Path, parent: Path) -> tuple[dict[str, Entry], list[str]]:
+    """What the tree `root` has and `parent` has not, or has otherwise; and what is gone.
 
     Gone is whatever `parent` has and `root` has not, and a folder that is none any more, or was none; of a folder with
     all that was in it, the folder.
     """
-    after, before = scan(root, below), scan(parent, below)
+    after, before = scan(root), scan(parent)
     gone: list[str] = []
     for path in sorted(before, key=lambda path: path.split("/")):
         if gone and path.startswith(f"{gone[-1]}/"):

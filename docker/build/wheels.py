@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -367,11 +366,9 @@ def contested(records: Mapping[str, Path]) -> set[str]:
 
 def pieces(image: str, packages: Packages, cache: Path) -> tuple[Piece, dict[str, Piece]]:
     """The piece of an empty environment, and those of all packages, by name."""
-    with (cache / "environments.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        empty = open_environment(image, cache)
-        packages.sync()
-        return empty, make_pieces(packages, cache / "pieces")
+    empty = open_environment(image, cache)
+    packages.sync()
+    return empty, make_pieces(packages, cache / "pieces")
 
 
 def closure(name: str, pins: Mapping[str, Pin]) -> list[str]:
