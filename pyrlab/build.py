@@ -297,10 +297,9 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
         owner.claim_tag()
         before = locks.read(ROOT)
         locks.publish(asked)
-        changes = locks.changes(before, locks.read(ROOT))
         moved = [change for name, packages in lists.items() for change in note_packages(name, packages)]
         now.progress.erase()
-        for note in [*now.progress.notes(), *locks.notes(changes), *locks.moved_on(moved)]:
+        for note in [*now.progress.notes(), *locks.notes(before, locks.read(ROOT)), *locks.moved_on(moved)]:
             print(f"pyrlab: {note}", file=sys.stderr)
     finally:
         sweep()
@@ -409,7 +408,6 @@ def write_plan(image: Image, now: Session, thin: bool) -> None:
     shutil.copytree(STAGED_LISTS, PLAN / "lists")
     shutil.copytree(locks.STAGED, PLAN / "locks")
     parent = image.parent and image.parent.inspect()
-    debian = [[path for each in member.lists if each.ecosystem == "Debian" for path in each.files] for member in family]
     plan = {
         "image": image.name,
         "name": tag_of(image.name) + PACKAGES,
@@ -417,13 +415,12 @@ def write_plan(image: Image, now: Session, thin: bool) -> None:
         "parent": identity(parent) if parent else "",
         "below": store.layers_of(image.parent.tag) if image.parent else [],
         "settings": {name: value for name, value in parent["Config"].items() if name in SETTINGS} if parent else {},
-        "debian": [lists for lists in debian if lists] if debian[-1] else [],
+        "debian": [path for each in own.lists if each.ecosystem == "Debian" for path in each.files],
         "wheels": [
             [f"{each.lock}.lock", heading(each), each.file] for member in family for each in python_lists(member.lists)
         ],
         "own_wheels": len(python_lists(own.lists)),
         "r": next((each.file for each in own.lists if each.ecosystem == "R"), ""),
-        "below_r": [lists for lists in debian if lists],
         "counts": counts(own.lists),
         **(store.has(table()) if thin else {"blobs": [], "chains": []}),
     }

@@ -6,6 +6,7 @@ import hashlib
 import platform
 import re
 import shutil
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pyrlab.text import aligned, megabytes
 
 STAGED = CACHE / "locks"  # what a build uses; the checkout's own change only when it has succeeded
 APART = CACHE / "resolved"  # what the images have where the checkout's locks could not be had, or not from here
+FORM = "archives"  # of the locks of Debian and R packages: a change makes all of them anew
 SETTINGS = {"R": ("CRAN", "BIOC")}  # what the packages of an ecosystem depend on besides
 HEADER = re.compile(r"# .*\n# for ([0-9a-f]{16}), content ([0-9a-f]{16})(?:, lists ([0-9a-f]{16}))?(?:, on (.*))?\n")
 SHARED = re.compile(r"^# in all images\n(.*?)(?=^# in pylab$)", re.MULTILINE | re.DOTALL)
@@ -100,13 +102,23 @@ class Lock:
         if self.python:
             image, version = re.split(r"@sha256:| (?=\w+$)", self.python, maxsplit=1)
             found["image", image] = version[:12]
+        if ecosystem != "Python" and not self.is_old:
+            for kind, packages in tomllib.loads(self.content).items():
+                for name, package in packages.items() if isinstance(packages, dict) else ():
+                    commit = package.get("source", "").partition("#")[2][:7]
+                    found[kind, name] = package["version"] + (f" ({commit})" if commit else "")
+            return found
         for line in self.content.splitlines():
             if line.startswith("#"):
                 ecosystem = "Debian" if line == "# Debian packages" else ecosystem
             elif match := re.match(r"(\w[\w.+:-]*)(?:==| @ | )([^\s;]+)", line):
-                commit = re.search(r"#(\w{7})\w* \w+$", line)
-                found[ecosystem, match[1]] = match[2] + (f" ({commit[1]})" if commit and ecosystem == "R" else "")
+                found[ecosystem, match[1]] = match[2]
         return found
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it is one of Debian or R packages that does not name their archives, as before there was FORM."""
+        return ecosystem_of(self.name) != "Python" and not re.search(r"^\[", self.content, re.MULTILINE)
 
 
 def wanted(name: str) -> list[str]:
@@ -134,9 +146,8 @@ def is_lowest(name: str) -> bool:
 def inputs(name: str, folder: Path, python: str, lines: list[str]) -> str:
     """A digest of what a lock is resolved from: the `lines` of its lists, settings, other locks, the processor."""
     parts = list(lines)
-    parts += (
-        [] if ecosystem_of(name) == "Python" else [platform.machine().replace("arm64", "aarch64")]
-    )  # as macOS says it
+    if ecosystem_of(name) != "Python":
+        parts += [FORM, platform.machine().replace("arm64", "aarch64")]  # as macOS says it
     parts += [f"{setting}={parameter(setting)}" for setting in SETTINGS.get(ecosystem_of(name), ())]
     parts += [Lock.read(folder, other).content for other in rests_on(name)]
     parts += [python] if is_lowest(name) else []
@@ -196,7 +207,7 @@ def publish(asked: bool) -> None:
         follows = lock.content != before.content and written.intersection(rests_on(name))
         if not lock.inputs.strip("0") or lock == before:
             continue
-        if asked or follows or lock.lists != before.lists:
+        if asked or follows or before.is_old or lock.lists != before.lists:
             lock.write(ROOT)
             written.add(name)
         else:
@@ -210,12 +221,15 @@ def published(names: Iterable[str]) -> bool:
     return all(Lock.read(STAGED, name) == Lock.read(ROOT, name) for name in names)
 
 
-def notes(changes: list[Change]) -> list[str]:
-    """A sentence on what was locked anew, if anything was."""
-    if not changes:
-        return []
-    shown, more = listed(changes, 5)
-    return [f"locked {shown}{more}; git diff shows it all" if more else f"locked {shown}"]
+def notes(before: list[Lock], after: list[Lock]) -> list[str]:
+    """Sentences on what was locked anew, if anything was."""
+    found = []
+    if old := [f"{lock.name}.lock" for lock in before if lock.is_old and lock.content]:
+        found.append(f"{', '.join(old)} now say where each archive is, its size and its checksum; commit them")
+    if there := changes(before, after):
+        shown, more = listed(there, 5)
+        found.append(f"locked {shown}{more}; git diff shows it all" if more else f"locked {shown}")
+    return found
 
 
 def moved_on(changes: list[Change]) -> list[str]:

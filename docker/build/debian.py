@@ -187,39 +187,6 @@ class Broken(Exception):
     """An archive is none, or not all of it is there."""
 
 
-def archives(order: debs.Order) -> dict[str, Path]:
-    """The archive of each package, fetched where it is not there."""
-    if order.versions.keys() - there(order).keys():
-        debs.download(order)
-    if missing := order.versions.keys() - there(order).keys():
-        debs.copy({name: order.versions[name] for name in sorted(missing)}, order.whose)
-    return there(order)
-
-
-def there(order: debs.Order) -> dict[str, Path]:
-    """The archives that were fetched already, by package."""
-    called = {f"{name}_{version.replace(':', '%3a')}": name for name, version in order.versions.items()}
-    files = {path.name.rpartition("_")[0]: path for path in debs.ARCHIVES.glob("*.deb")}
-    return {name: files[start] for start, name in called.items() if start in files}
-
-
-def digests(files: Iterable[Path], known: Path) -> dict[Path, str]:
-    """The SHA-256 of each file; `known` keeps them by what tells a file from another one of its name."""
-    before: dict[str, str] = json.loads(known.read_text()) if known.exists() else {}
-    count = len(before)
-    found: dict[Path, str] = {}
-    for path in files:
-        status = path.stat()
-        mark = f"{path.name} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
-        if mark not in before:
-            with path.open("rb") as file:
-                before[mark] = hashlib.file_digest(file, "sha256").hexdigest()
-        found[path] = before[mark]
-    if len(before) > count:
-        write(known, json.dumps(before).encode())
-    return found
-
-
 def control(archive: Path) -> dict[str, tuple[bytes, int]]:
     """The parts of a package that are dpkg's: content and mode, by name."""
     data = subprocess.run(["dpkg-deb", "--ctrl-tarfile", archive], check=True, stdout=subprocess.PIPE).stdout
@@ -353,22 +320,20 @@ class Shelf:
         write(self.record(digest), json.dumps(vars(deb)).encode())
         return deb
 
-    def debs(self, files: Mapping[str, Path]) -> dict[str, Deb]:
+    def debs(self, order: debs.Order) -> dict[str, Deb]:
         """What each archive (by package) says; what is not known yet is read on all processors, the largest first."""
-        known = digests(files.values(), self.folder / "debs" / "digests.json")
-        found = {name: self.read(known[path]) for name, path in files.items()}
-        jobs = sorted(
-            (files[name] for name, deb in found.items() if deb is None), key=lambda path: -path.stat().st_size
-        )
-        if jobs:
+        found = {name: self.read(package.sha256) for name, package in order.packages.items()}
+        new = {name: order.packages[name] for name, deb in found.items() if deb is None}
+        if new:
+            files = debs.fetch(new, order.lock)
+            jobs = [(files[name], new[name].sha256) for name in sorted(new, key=lambda name: -new[name].size)]
             with get_context("fork").Pool(min(os.cpu_count() or 1, len(jobs))) as pool:
-                made = pool.imap_unordered(self.make, [(path, known[path]) for path in jobs])
                 try:
-                    found |= {deb.name: deb for deb in made}
+                    found |= {deb.name: deb for deb in pool.imap_unordered(self.make, jobs)}
                 except Broken as error:
-                    archive = Path(error.args[0])
-                    archive.unlink()
-                    sys.exit(f"pyrlab: {archive.name}, as it was fetched, is no Debian package; type the command again")
+                    broken = next(name for name, file in files.items() if file == error.args[0])
+                    files[broken].unlink()
+                    sys.exit(f"pyrlab: {order.whose}: the archive of {broken} is no Debian package, or damaged")
         return {name: deb for name, deb in sorted(found.items()) if deb}
 
 
@@ -542,8 +507,8 @@ class Step:
         since = trees.step_started()
         for names in rounds:
             if names:
-                removed = [f"{name}-" for name in self.order.removed]
-                debs.install([*names, *removed], self.order.whose, *self.order.options)
+                archives = debs.fetch({name: self.order.packages[name] for name in names}, self.order.lock)
+                debs.install_archives(archives, self.order)
         self.collect(result.rest, {name for names in rounds for name in names}, own, since)
         return Installed(result.rest), True
 
@@ -669,7 +634,7 @@ def pieces(order: debs.Order, cache: Path, parent_key: str, parent: Path, root: 
     """
     shelf = Shelf(cache, Filters.of(root), Tree(parent))
     before = Database.of(text_of(parent / STATUS))
-    found = shelf.debs(archives(order))
+    found = shelf.debs(order)
     step = Step(order, shelf, parent_key, parent, root, found)
     own = scripted(found, shelf, order, before)
     rounds: list[list[str]] = []

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lock the Debian packages of lists, and say what apt is to install.
+"""Lock the Debian packages of lists, fetch their archives, and let apt install them.
 
 debs.py LOCKS TARGET LIST[,LIST] [BELOW[,BELOW] …]
     Write a lock into the folder TARGET for some lists of one image, called after the last one: every package that apt
@@ -14,22 +14,36 @@ import bisect
 import functools
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 
 import lists
 import network
+from locked import Lock, Locked
 
 APT = ["apt-get", "--quiet=2"]  # whatever else it is told, network.py tells it
 INSTALL = [*APT, "install", "--yes"]
 NAME = r"[a-z0-9][a-z0-9+.-]+"  # of a package, as Debian's policy has it
 LINE = rf"({NAME})(?:=([^=\s]+))?"  # of a list
 NUMBER = re.compile(r"\d+(\.\d+)*")
-ARCHIVES = Path("/var/cache/apt/archives")  # in a cache mount: what apt has fetched
+HELPER = ["/usr/lib/apt/apt-helper", "--option=APT::Sandbox::User=root", "download-file"]
+ARCHIVES = Path("/opt/archives")  # in a cache mount, by SHA-256: what was fetched before
+NAMED = Path("/tmp/debs")  # the same under names that apt and people know
+# What apt knows of but what is installed and what it is given: nothing.
+ALONE = [
+    "--option=Dir::State::Lists=/tmp/none",
+    "--option=Dir::Etc::SourceList=/dev/null",
+    "--option=Dir::Etc::SourceParts=/dev/null",
+    "--allow-downgrades",
+    "--no-download",
+]
 ELSEWHERE = Path("/var/cache/apt/elsewhere")  # in a cache mount: the indices of what pyrlab does not use
 MANY = 4  # names that a sentence can hold
 POLICY = Path("/usr/sbin/policy-rc.d")  # a registry's image brings one that refuses to start services
@@ -216,25 +230,55 @@ class Order:
     """What is to be installed on top of what there is."""
 
     names: list[str]  # what the lists ask for
-    versions: Versions  # of all packages that this installs or upgrades
-    options: list[str]  # with which apt keeps to these
-    whose: str  # the list, for sentences
+    packages: dict[str, Locked]  # all that this installs or upgrades, by name
+    lock: str  # its name
     removed: list[str] = field(default_factory=list)  # the packages that give way
 
-
-def download(wants: Order) -> None:
-    """Fetch the archives of all packages of an order, or stop."""
-    done = network.run([*INSTALL, "--download-only", *wants.options, *wants.names])
-    if done.returncode:
-        sys.exit(refused(done.stderr, wants.whose))
+    @property
+    def whose(self) -> str:
+        """The name of the list, for sentences."""
+        return f"{self.lock.removesuffix('.lock')}.txt"
 
 
-def copy(versions: Versions, whose: str) -> None:
-    """Fetch the archives of these packages, from a folder of this machine, too, whence apt installs without that."""
-    command = ["env", f"--chdir={ARCHIVES}", *APT, "--option=APT::Sandbox::User=root", "download"]
-    done = network.run([*command, *(f"{name}={version}" for name, version in versions.items())])
-    if done.returncode:
-        sys.exit(refused(done.stderr, whose))
+def roots() -> list[str]:
+    """The addresses of the archives that apt is told to use."""
+    command = [*APT, "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    shown = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
+    return [root.rstrip("/") for root in dict.fromkeys(shown.split())]
+
+
+def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
+    """The archives of locked packages, by name, fetched where they are not there yet; or stop."""
+    ARCHIVES.mkdir(exist_ok=True)
+    found = {name: ARCHIVES / f"{package.sha256}.deb" for name, package in packages.items()}
+    words = ""
+    for root in roots() if any(not path.exists() for path in found.values()) else ():
+        missing = [name for name, path in found.items() if not path.exists()]
+        with tempfile.TemporaryDirectory(dir=ARCHIVES) as folder:
+            parts = {name: Path(folder) / found[name].name for name in missing}
+            jobs = [
+                (f"{root}/{packages[name].file}", str(part), f"SHA256:{packages[name].sha256}")
+                for name, part in parts.items()
+            ]
+            if jobs:
+                words += network.run([*HELPER, *chain.from_iterable(jobs)]).stderr
+            for name in (name for name, part in parts.items() if part.exists()):
+                shutil.copyfile(parts[name], found[name])  # of a folder of this machine apt makes a link
+    if lacking := {name: packages[name].version for name, path in found.items() if not path.exists()}:
+        sys.exit(lost(lacking, lock, words))
+    return found
+
+
+def lost(versions: Versions, lock: str, words: str) -> str:
+    """Why some locked packages could not be fetched, told from apt's words."""
+    if other := next((name for name in versions if re.search(rf"/{name}_\S+\s+Hash Sum mismatch", words)), ""):
+        what = f"the file of {other} {versions[other]} that the archive serves is not the one that was locked"
+        return f"pyrlab: {lock}: {what}; if it is to be trusted, type make upgrade P={other}"
+    update()
+    now = {name: next(iter(versions_of(name)), "gone") for name in versions}
+    if now != versions:
+        return moved(lock, versions, now)
+    return f"pyrlab: apt could not fetch {', '.join(versions)} of {lock}; apt's own words stand above"
 
 
 def refused(words: str, whose: str) -> str:
@@ -245,6 +289,17 @@ def refused(words: str, whose: str) -> str:
     if broken and both:
         return f"pyrlab: {whose}: {what} and {both[2]} cannot be installed together, since both have the file {both[1]}"
     return f"pyrlab: apt could not install {what} of {whose}; apt's own words stand above"
+
+
+def install_archives(archives: Mapping[str, Path], order: Order) -> None:
+    """Install packages from their archives, as if there were no others, or stop."""
+    NAMED.mkdir(exist_ok=True)
+    places = []
+    for name, archive in archives.items():
+        places.append(NAMED / f"{name}_{order.packages[name].version.replace(':', '%3a')}.deb")
+        places[-1].unlink(missing_ok=True)
+        places[-1].symlink_to(archive)
+    install([*map(str, places), *(f"{name}-" for name in order.removed)], order.whose, *ALONE)
 
 
 def install(names: list[str], whose: str, *options: str) -> None:
@@ -333,14 +388,18 @@ def contradiction(names: list[str], lines: Sequence[lists.Line]) -> lists.Proble
     return found
 
 
-def read_lock(path: Path) -> Versions:
-    """The versions that a lock names."""
-    return dict(line.split() for line in path.read_text().splitlines() if not line.startswith("#"))
-
-
-def write_lock(path: Path, versions: Versions) -> None:
-    """Write the lock `path`, a package a line."""
-    path.write_text("".join(f"{name} {versions[name]}\n" for name in sorted(versions)))
+def described(versions: Versions) -> dict[str, Locked]:
+    """Packages in versions that apt knows, with their archives."""
+    shown = apt_cache("show", *(f"{name}={version}" for name, version in versions.items())) if versions else ""
+    found: dict[str, Locked] = {}
+    for entry in paragraphs(shown):
+        name = entry["Package"]
+        if "SHA256" in entry and versions.get(name) == entry["Version"]:
+            file = entry["Filename"].removeprefix("./")
+            found.setdefault(name, Locked(entry["Version"], file, int(entry["Size"]), entry["SHA256"]))
+    if unknown := versions.keys() - found.keys():
+        sys.exit(f"pyrlab: the archive names no SHA-256 of {', '.join(sorted(unknown))}, so it cannot be locked")
+    return found
 
 
 def kept(versions: Versions) -> Versions:
@@ -349,15 +408,11 @@ def kept(versions: Versions) -> Versions:
     return {name: version for name, version in versions.items() if not {"*", name} & {*upgrades}}
 
 
-def moved(lock: Path, locked: Versions, found: Versions) -> str:
-    """Why what apt found is not what is locked; make tells by it that the lock must be made again."""
-    changes = [
-        f"{name} {locked.get(name, '(none)')} is now {found.get(name, 'gone')}"
-        for name in sorted(locked.keys() | found.keys())
-        if locked.get(name) != found.get(name)
-    ]
+def moved(lock: str, locked: Versions, found: Versions) -> str:
+    """Why what the archive has is not what is locked; make tells by it that the lock must be made again."""
+    changes = [f"{name} {locked[name]} is now {found[name]}" for name in sorted(locked) if locked[name] != found[name]]
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-    return f"pyrlab: {lock.name}: Debian's archive has moved on: {', '.join(changes[:3])}{more}; type make lock"
+    return f"pyrlab: {lock}: Debian's archive has moved on: {', '.join(changes[:3])}{more}; type make lock"
 
 
 def wanted(images: list[list[Path]]) -> list[list[lists.Line]]:
@@ -375,24 +430,25 @@ def lock_of(folder: Path, paths: list[Path]) -> Path:
 def lock(folder: Path, target: Path, paths: list[Path], below: list[list[Path]]) -> None:
     """Write the lock of the lists `paths`, where those `below` are there as their locks in `folder` have them."""
     update()
-    there = {k: v for image in below for k, v in read_lock(lock_of(folder, image)).items()}
+    there = versions_in(lock_of(folder, image) for image in below)
     lines, *_ = wanted([paths, [Path(path) for path in os.environ.get("ALSO", "").split()]])
-    keep = kept(read_lock(lock_of(folder, paths))) | there
-    found = simulate([*there], keep, paths[-1].name, lines)
-    write_lock(lock_of(target, paths), {k: v for k, v in found.items() if there.get(k) != v})
+    keep = kept(versions_in([lock_of(folder, paths)])) | there
+    found, removed = plan([*there], keep, paths[-1].name, lines)
+    own = described({name: version for name, version in found.items() if there.get(name) != version})
+    Lock({"Debian": own}, tuple(removed)).write(lock_of(target, paths))
 
 
-def order(folder: Path, images: list[list[Path]]) -> Order:
-    """The order for the lists of the last of `images` in the versions of their lock, or stop."""
-    update()
-    locks = [lock_of(folder, paths) for paths in images]
-    locked = read_lock(locks[-1])
-    keep = {k: v for path in locks for k, v in read_lock(path).items()}
-    [lines], whose = wanted(images[-1:]), images[-1][-1].name
-    found, removed = plan([], keep, whose, lines)
-    if found != locked:
-        sys.exit(moved(locks[-1], locked, found))
-    return Order([line.text for line in lines], locked, preferred(keep), whose, removed)
+def versions_in(locks: Iterable[Path]) -> Versions:
+    """Debian's packages that some locks have."""
+    return {name: version for path in locks for name, version in Lock.read(path).versions("Debian").items()}
+
+
+def order(folder: Path, paths: list[Path]) -> Order:
+    """The order for some lists of one image, as their lock in `folder` has it."""
+    path = lock_of(folder, paths)
+    lock = Lock.read(path)
+    names = [line.text for each in paths for line in lists.read(each)]
+    return Order(names, lock.of("Debian"), path.name, [*lock.removed])
 
 
 if __name__ == "__main__":

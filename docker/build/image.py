@@ -49,11 +49,10 @@ class Plan:
     settings: dict[str, Any]  # the configuration of the parent
     blobs: list[str]  # the layers that the engine has
     chains: list[list[str]]  # the same of the classic store: which layers stand on which, by what they unpack to
-    debian: list[list[str]] = field(default_factory=list)  # the lists of its parents and, at last, its own, if any
+    debian: list[str] = field(default_factory=list)  # its lists of Debian packages
     wheels: list[list[str]] = field(default_factory=list)  # of its parents and itself: lock, heading in it, list
     own_wheels: int = 0  # how many of these are its own
     r: str = ""  # its list of R packages
-    below_r: list[list[str]] = field(default_factory=list)  # the lists of Debian's that are there before these
     counts: dict[str, int] = field(default_factory=dict)  # of layers, by ecosystem
 
     @classmethod
@@ -171,8 +170,8 @@ def wheels_of(plan: Plan) -> tuple[list[tuple[dict[str, Piece], str, int]], dict
 
 def joined(lists: debs.Order, of_r: debs.Order) -> debs.Order:
     """What Debian's lists of an image and its R packages take together."""
-    names, versions = lists.names + of_r.names, lists.versions | of_r.versions
-    return replace(of_r, names=names, versions=versions, removed=lists.removed + of_r.removed)
+    names, packages = lists.names + of_r.names, lists.packages | of_r.packages
+    return replace(of_r, names=names, packages=packages, removed=lists.removed + of_r.removed)
 
 
 def main() -> None:
@@ -184,13 +183,12 @@ def main() -> None:
     lines: dict[str, Any] = {"Python": {}, "R": {}}
     order, fetched = None, None
     if plan.debian:
-        order = debs.order(plan.locks, [[plan.list(path) for path in paths] for paths in plan.debian])
+        order = debs.order(plan.locks, [plan.list(path) for path in plan.debian])
     if plan.r:
-        below = [debs.lock_of(plan.locks, [Path(path) for path in paths]) for paths in plan.below_r]
-        of_r, fetched = r.order(plan.locks, plan.list(plan.r), below)
+        of_r, fetched = r.order(plan.locks, plan.list(plan.r))
         order = joined(order, of_r) if order else of_r
     installed = debian.Result({}, None, {}, [])
-    if order and order.versions:
+    if order and order.packages:
         print("pyrlab step: Debian packages")
         count = plan.counts["Debian"]
         installed = debian.pieces(order, CACHE, plan.parent or plan.python, PARENT, ROOT)

@@ -25,7 +25,7 @@ from typing import Any
 import trees
 
 EPOCH = 1_767_225_600  # 2026-01-01, the one time stamp of everything that a build generates
-FORMAT = "2"  # part of every piece's key; counted up where the same package would give another piece
+FORMAT = "3"  # part of every piece's key; counted up where the same package would give another piece
 XATTR = "SCHILY.xattr."  # begins the names of extended attributes in a tar file
 KEPT = 30 * 86_400  # seconds for which a piece is kept that no image has any more
 LEVEL = 3  # of compression: half the size for a tenth of the time of gzip's default

@@ -24,7 +24,7 @@ import sys
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
@@ -33,18 +33,17 @@ from pathlib import Path
 import debs
 import lists
 import network
+from locked import Lock, Locked
 from pieces import EPOCH, FORMAT, Piece, Tar, unpack, write
 
 Run = subprocess.CompletedProcess[str]
 
 SITE = Path("/usr/local/lib/R/site-library")  # stands before Debian's own library
-FETCHED = Path("/opt/archives")  # in a cache mount, by sha256: what was fetched before
 SOURCE = "/tmp/source"  # what is compiled, each package in its folder
 NAME = r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]"
 REFERENCE = re.compile(rf"(?:(cran|bioc)::)?({NAME})(?:(?:@?\s*(>=|==)\s*|@)([0-9][0-9.-]*))?")
 GITHUB = re.compile(r"(?:github::)?([\w-]+)/(?!\S+\.tar\.gz)([\w.-]+)(?:@([\w./-]+))?")
 GITHUB_ADDRESS = "https://github.com"
-FETCHED_FROM = "# R packages that are not from Debian, of repositories "
 OPTION = r"\b(lib|repos|type|version|ref|dependencies|quietly|character\.only)\s*=\s*[^,)]+"  # of R's functions
 NEEDS = re.compile(rf"({NAME}|R)\s*(?:\(\s*(>=|==|>|<=|<)\s*([0-9][0-9.-]*)\s*\))?")
 
@@ -77,50 +76,6 @@ class Package:
     needs: tuple[Need, ...]
     url: str
     source: str  # cran, bioc, or a reference of the list's own
-
-
-@dataclass(frozen=True)
-class Locked:
-    """A package that is not Debian's, as a lock has it."""
-
-    version: str
-    source: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Lock:
-    """What a list resolves to, by name: the packages that are fetched, and everything that apt installs."""
-
-    fetched: dict[str, Locked] = field(default_factory=dict)
-    debian: debs.Versions = field(default_factory=dict)
-    repositories: str = ""  # a digest of what serves the archives; another may have others of the same version
-
-    @classmethod
-    def read(cls, path: Path) -> Lock:
-        """The lock at `path`."""
-        text = path.read_text()
-        lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
-        repositories = re.search(rf"^{FETCHED_FROM}(\w+)$", text, re.MULTILINE)
-        return cls(
-            {name: Locked(version, *origin) for name, version, *origin in lines if origin},
-            {name: version for name, version, *origin in lines if not origin},
-            repositories[1] if repositories else "",
-        )
-
-    def write(self, path: Path) -> None:
-        """Write the lock to `path`, a package a line."""
-        lines = [
-            f"{FETCHED_FROM}{self.repositories}",
-            *(f"{k} {v.version} {v.source} {v.sha256}" for k, v in sorted(self.fetched.items())),
-        ]
-        lines += ["# Debian packages", *(f"{name} {version}" for name, version in sorted(self.debian.items()))]
-        path.write_text("".join(f"{line}\n" for line in lines))
-
-    def kept(self) -> Lock:
-        """What of it UPGRADE does not ask to leave."""
-        versions = debs.kept({name: locked.version for name, locked in self.fetched.items()})
-        return Lock({name: self.fetched[name] for name in versions}, debs.kept(self.debian), self.repositories)
 
 
 @dataclass
@@ -164,16 +119,15 @@ class Web:
     def get(self, url: str, sha256: str = "") -> bytes:
         """The content at `url`, fetched once, or what was fetched before with this checksum; raises Unreachable."""
         if url not in self.contents:
-            stored = FETCHED / sha256
+            stored = debs.ARCHIVES / sha256
             self.contents[url] = stored.read_bytes() if stored.is_file() else self.fetch(url)
         return self.contents[url]
 
     def keep(self, content: bytes) -> str:
         """Store what was fetched for builds to come; its checksum."""
         sha256 = hashlib.sha256(content).hexdigest()
-        stored = FETCHED / sha256
-        if not stored.exists():
-            write(stored, content)
+        if not (debs.ARCHIVES / sha256).exists():
+            write(debs.ARCHIVES / sha256, content)
         return sha256
 
     def fetch(self, url: str) -> bytes:
@@ -466,100 +420,124 @@ def debian_versions(preferences: list[str]) -> tuple[dict[str, str], dict[str, s
     return versions, called
 
 
-def debian_packages(names: Iterable[str], known: set[str]) -> list[str]:
-    """Debian's package for each R package that it has."""
+def debian_packages(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """Debian's package for each R package that it has, of the `known` ones."""
     candidates = ([f"r-{archive}-{name.lower()}" for archive in ("cran", "bioc")] for name in names)
-    return [next(package for package in pair if package in known) for pair in candidates]
+    found = (next((package for package in pair if package in known), "") for pair in candidates)
+    return [package for package in found if package]
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What a list resolves to now."""
+class Repositories:
+    """What R says of itself and of where its packages come from."""
 
-    plan: Plan
-    lock: Lock
-    debian: list[str]  # the packages that apt is asked for
-    keep: debs.Versions  # what apt is to leave as it is
-    removed: list[str]  # what gives way
-    archives: dict[str, bytes]
+    agent: str
+    cran: str
+    bioc: str
+    built_in: dict[str, str]  # versions by name, R's own included
+
+    @classmethod
+    def ask(cls) -> Repositories:
+        """What R says."""
+        agent, cran, bioc, *built_in = r(ABOUT).splitlines()
+        return cls(agent, cran.rstrip("/"), bioc.rstrip("/"), dict(line.split() for line in built_in))
+
+    @property
+    def digest(self) -> str:
+        """What they are known by."""
+        return hashlib.sha256(f"{self.agent} {self.cran} {self.bioc}".encode()).hexdigest()[:16]
+
+    def root(self, source: str) -> str:
+        """The address of the repository of a package of this source."""
+        return {"cran": self.cran, "bioc": self.bioc}.get(source, "")
+
+    def addresses(self, name: str, package: Locked) -> list[str]:
+        """Where a locked archive is, and where it is once there is a later version."""
+        root, (folder, _, file) = self.root(package.source), package.file.rpartition("/")
+        return [f"{root}/{package.file}", f"{root}/{folder}/Archive/{name}/{file}"] if root else [package.file]
+
+    def file(self, package: Package) -> str:
+        """What a lock says of where an archive is."""
+        root = self.root(package.source)
+        return package.url.removeprefix(f"{root}/") if root else package.url
 
 
-def decide(path: Path, below: list[Path], locked: Lock) -> Decision:
-    """Resolve the list at `path`; what is `locked`, or in the locks `below`, stays if it can."""
+def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
+    """The lock of the list at `path`; what was locked `before`, or is in the locks `below`, stays if it can."""
     wanted = lists.read(path)
     debs.update()
-    there = versions_in(below)
-    keep = there | locked.debian
-    agent, cran, bioconductor, *built_in = r(ABOUT).splitlines()
-    repositories = hashlib.sha256(f"{agent} {cran} {bioconductor}".encode()).hexdigest()[:16]
-    before = locked.fetched
-    if locked.repositories != repositories:  # what has the same version need not be the same file
-        before = {name: replace(package, sha256="") for name, package in before.items()}
-    web = Web(agent)
-    built = dict(line.split() for line in built_in)
+    there = debs.versions_in(below)
+    keep = there | debs.kept(before.versions("Debian"))
+    here = Repositories.ask()
+    fetched = {name: before.of("R")[name] for name in debs.kept(before.versions("R"))}
+    if before.repositories != here.digest:  # what has the same version need not be the same file
+        fetched = {name: replace(package, sha256="") for name, package in fetched.items()}
+    web = Web(here.agent)
     versions, called = debian_versions(debs.preferred(keep))
-    plan = Resolver(web, cran, bioconductor, versions, built, before, called).want_all(wanted)
+    plan = Resolver(web, here.cran, here.bioc, versions, here.built_in, fetched, called).want_all(wanted)
+    for note in plan.notes:
+        print(f"pyrlab note: {note}")
     debian = debian_packages(plan.debian, debs.known_packages())
-    archives: dict[str, bytes] = {}
-    fetched: dict[str, Locked] = {}
-    FETCHED.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Locked] = {}
     for name, package in plan.fetched.items():
-        known = before.get(name)
+        known = fetched.get(name)
         try:
             content = web.get(package.url, known.sha256 if known and known.version == package.version else "")
-            archives[name] = repacked(content, name)
+            repacked(content, name)
         except (Unreachable, tarfile.TarError) as error:
             lists.fail(plan.lines[name], f"{name} {package.version} cannot be had: {error}")
-        fetched[name] = Locked(package.version, package.source, web.keep(content))
-    here = debs.installed()
-    lacking = [name for name in there if here.get(name) != there[name]]
-    found, removed = debs.plan([*lacking, *debian], keep, path.name) if debian else ({}, [])
-    lock = Lock(fetched, {name: version for name, version in found.items() if there.get(name) != version}, repositories)
-    return Decision(plan, lock, debian, keep, removed, archives)
-
-
-def versions_in(locks: Iterable[Path]) -> debs.Versions:
-    """Debian's packages that are there before those of a list of R packages, as their locks have them."""
-    return {name: version for lock in locks for name, version in debs.read_lock(lock).items()}
+        needs = tuple(dict.fromkeys(need.name for need in package.needs if need.name not in here.built_in))
+        file, sha256 = here.file(package), web.keep(content)
+        found[name] = Locked(package.version, file, len(content), sha256, package.source, needs)
+    installed = debs.installed()
+    lacking = [name for name in there if installed.get(name) != there[name]]
+    own, removed = debs.plan([*lacking, *debian], keep, path.name) if debian else ({}, [])
+    own = {name: version for name, version in own.items() if there.get(name) != version}
+    return Lock({"R": found, "Debian": debs.described(own)}, tuple(removed), here.digest)
 
 
 def prepare(locks: list[Path]) -> None:
     """Install R itself, which says what its repositories are."""
     debs.update()
-    debs.install(["r-base-core"], "r_debs.txt", *debs.preferred(versions_in(locks)))
+    debs.install(["r-base-core"], "r_debs.txt", *debs.preferred(debs.versions_in(locks)))
 
 
 @dataclass(frozen=True)
 class Fetched:
     """What is installed besides Debian's packages, and the lines that everything is there for."""
 
-    archives: dict[str, bytes]
-    packages: dict[str, Package]
+    packages: dict[str, Locked]
     lines: dict[str, lists.Line]
     debian: debs.Versions  # all of Debian's that will be there
+    lock: str  # its name
 
 
-def order(folder: Path, path: Path, below: list[Path]) -> tuple[debs.Order, Fetched]:
-    """What apt is to install for the list at `path`, and what is fetched besides, as a lock of `folder` has it.
-
-    The locks `below` are of Debian's packages that are there already.
-    """
+def order(folder: Path, path: Path) -> tuple[debs.Order, Fetched]:
+    """What apt is to install for the list at `path`, and what is fetched besides, as its lock in `folder` has it."""
     file = folder / path.with_suffix(".lock").name
-    locked = Lock.read(file)
-    decision = decide(path, below, locked)
-    plan = decision.plan
-    if decision.lock.debian != locked.debian:
-        sys.exit(debs.moved(file, locked.debian, decision.lock.debian))
-    for name, found in decision.lock.fetched.items():
-        if found != locked.fetched.get(name):
-            source = f"{name} {found.version} from {plan.fetched[name].url}"
-            problem = f"{source} is not what {file.name} has; if it is to be trusted, type make upgrade P={name}"
-            lists.fail(plan.lines[name], problem)
-    for note in plan.notes:
-        print(f"pyrlab note: {note}")
-    options = debs.preferred(decision.keep)
-    wanted = debs.Order(decision.debian, decision.lock.debian, options, path.name, decision.removed)
-    return wanted, Fetched(decision.archives, plan.fetched, plan.lines, debs.installed() | decision.lock.debian)
+    lock = Lock.read(file)
+    debian = debs.installed() | lock.versions("Debian")
+    lines = needed_for(lists.read(path), lock.of("R"))
+    names = debian_packages((name for name in lines if name not in lock.of("R")), debian)
+    return (
+        debs.Order(names, lock.of("Debian"), file.name, [*lock.removed]),
+        Fetched(lock.of("R"), lines, debian, file.name),
+    )
+
+
+def needed_for(wanted: list[lists.Line], fetched: dict[str, Locked]) -> dict[str, lists.Line]:
+    """The packages that a list names, and what those that are `fetched` need, each with the first line it is for."""
+    by_source = {package.source.partition("#")[0]: name for name, package in fetched.items()}
+    found: dict[str, lists.Line] = {}
+    for line in wanted:
+        match = REFERENCE.fullmatch(line.text)
+        pending = [by_source.get(line.text) or (match[2] if match else line.text)]
+        while pending:
+            name = pending.pop(0)
+            if name not in found:
+                found[name] = line
+                pending += fetched[name].needs if name in fetched else ()
+    return found
 
 
 def repacked(archive: bytes, name: str) -> bytes:
@@ -584,18 +562,20 @@ MAKEVARS = "".join(
 
 
 def library(fetched: Fetched, prepare: Callable[[], None], folder: Path) -> dict[str, Piece]:
-    """The pieces of what was fetched, by name, in `folder`; for what must be compiled, `prepare` is called first."""
+    """The pieces of what was fetched, by name, in `folder`; where one must be made, `prepare` is called first."""
     keys = {name: cache_key(name, fetched) for name in fetched.packages}
     found = {name: Piece(folder / f"r-{key}") for name, key in keys.items()}
     missing = [name for name in found if not found[name].exists]
     if not missing:
         return found
     prepare()
-    if any(compiles(fetched.archives[name]) for name in missing):
+    archives = fetch(fetched, missing)
+    if any(compiles(archive) for archive in archives.values()):
+        debs.update()
         debs.install(["r-base-dev"], "r_packages.txt")
     unpack([found[name] for name in found if name not in missing], Path("/"))
     Path("/tmp/Makevars").write_text(MAKEVARS)
-    for name, run in in_order({name: fetched.archives[name] for name in missing}, fetched.packages):
+    for name, run in in_order(archives, fetched.packages):
         if run.returncode:
             print("\n".join(run.stdout.replace(f"{SOURCE}/", "").splitlines()[-25:]))
             what = f"{name} {fetched.packages[name].version} could not be installed{hint(run.stdout)}"
@@ -603,6 +583,35 @@ def library(fetched: Fetched, prepare: Callable[[], None], folder: Path) -> dict
         version = fetched.packages[name].version
         installed(name).save(found[name], {"ecosystem": "R", "name": name, "version": version})
     return found
+
+
+def fetch(fetched: Fetched, names: Iterable[str]) -> dict[str, bytes]:
+    """The archives of some packages, by name, each the very file that is locked; or stop."""
+    found: dict[str, bytes] = {}
+    here = Repositories.ask()
+    web = Web(here.agent)
+    for name in names:
+        package, line = fetched.packages[name], fetched.lines[name]
+        try:
+            content, address = first(web, here.addresses(name, package), package.sha256)
+        except Unreachable as error:
+            lists.fail(line, f"{name} {package.version} cannot be had: {error}")
+        if web.keep(content) != package.sha256:
+            what = f"{name} {package.version} from {address} is not what {fetched.lock} has"
+            lists.fail(line, f"{what}; if it is to be trusted, type make upgrade P={name}")
+        found[name] = repacked(content, name)
+    return found
+
+
+def first(web: Web, addresses: list[str], sha256: str) -> tuple[bytes, str]:
+    """What the first of some addresses gives that gives anything, and that address; raises Unreachable."""
+    address, *others = addresses
+    try:
+        return web.get(address, sha256), address
+    except Unreachable:
+        if not others:
+            raise
+        return first(web, others, sha256)
 
 
 def installed(name: str) -> Tar:
@@ -614,11 +623,9 @@ def installed(name: str) -> Tar:
     return tar
 
 
-def in_order(archives: dict[str, bytes], fetched: dict[str, Package]) -> Iterator[tuple[str, Run]]:
+def in_order(archives: dict[str, bytes], fetched: dict[str, Locked]) -> Iterator[tuple[str, Run]]:
     """Install archives, by name, as soon as what they need is installed; each with how it went."""
-    order = TopologicalSorter(
-        {name: [need.name for need in fetched[name].needs if need.name in archives] for name in archives}
-    )
+    order = TopologicalSorter({name: [need for need in fetched[name].needs if need in archives] for name in archives})
     order.prepare()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         running: dict[Future[Run], str] = {}
@@ -672,9 +679,9 @@ def compiles(archive: bytes) -> bool:
 
 def cache_key(name: str, fetched: Fetched) -> str:
     """A digest of all that an installed package is made of: its archive, R, and what it needs."""
-    total = hashlib.sha256(f"{FORMAT} {fetched.debian.get('r-base-core')}".encode())
-    total.update(fetched.archives[name])
-    for need in sorted(need.name for need in fetched.packages[name].needs):
+    package = fetched.packages[name]
+    total = hashlib.sha256(f"{FORMAT} {fetched.debian.get('r-base-core')} {package.sha256}".encode())
+    for need in sorted(package.needs):
         if need in fetched.packages:
             total.update(cache_key(need, fetched).encode())
         else:
@@ -712,7 +719,7 @@ def main() -> None:
     target, listed, *below = rest
     path = Path(listed)
     name = path.with_suffix(".lock").name
-    decide(path, locks_of(folder, below), Lock.read(Path(folder) / name).kept()).lock.write(Path(target) / name)
+    resolve(path, locks_of(folder, below), Lock.read(Path(folder) / name)).write(Path(target) / name)
 
 
 def locks_of(folder: str, images: list[str]) -> list[Path]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import debs
-import r
 import wheels
+from locked import Lock, Locked
 from pyrlab import locks
 from pyrlab.docker import Problem
 
@@ -107,13 +107,21 @@ def test_changes(tmp_path: Path) -> None:
         old: {
             "base_debs": "",
             "requirements": SECTIONS,
-            "r_packages": f"# R\nglue 1.7 cran 12\nown 1 own/own#{'a' * 40} 14\n# Debian packages\nr-cran-zoo 1.8-13\n",
+            "r_packages": "# R packages that are not from Debian\nglue 1.7 cran 12\nown 1 own/own#aaaaaaaaa 14\n"
+            "# Debian packages\nr-cran-zoo 1.8-13\n",  # as it was before locks named archives
         },
         new: {
             "base_debs": "",
             "requirements": SECTIONS.replace("==1.8.3", "==1.8.4").replace("sha256:2\n", "sha256:9\n"),
-            "r_packages": f"# R\nglue 1.8 cran 13\nown 1 own/own#{'b' * 40} 15\n# Debian packages\nr-cran-zoo 1.8-14\n"
-            "libgsl28 2.8\n",
+            "r_packages": """\
+[R]
+glue = { version = "1.8", source = "cran" }
+own = { version = "1", source = "own/own#bbbbbbbbb" }
+
+[Debian]
+libgsl28 = { version = "2.8" }
+r-cran-zoo = { version = "1.8-14" }
+""",
         },
     }
     for folder, sets in contents.items():
@@ -127,7 +135,7 @@ def test_changes(tmp_path: Path) -> None:
         locks.Change("Debian", "r-cran-zoo", "1.8-13", "1.8-14"),
         locks.Change("Python", "send2trash", "1.8.3", "1.8.4"),
         locks.Change("R", "glue", "1.7", "1.8"),
-        locks.Change("R", "own", "1 (aaaaaaa)", "1 (bbbbbbb)"),
+        locks.Change("R", "own", "1", "1 (bbbbbbb)"),
         locks.Change("image", "python:3.14", "old000000000", "new000000000"),
     ]
     assert locks.table(found).splitlines() == [
@@ -135,12 +143,15 @@ def test_changes(tmp_path: Path) -> None:
         "r-cran-zoo   Debian        1.8-13 → 1.8-14",
         "send2trash   Python         1.8.3 → 1.8.4",
         "glue         R                1.7 → 1.8",
-        "own          R        1 (aaaaaaa) → 1 (bbbbbbb)",
+        "own          R                  1 → 1 (bbbbbbb)",
         "python:3.14  image   old000000000 → new000000000",
     ]
-    assert locks.notes(found[:4]) == [
-        "locked libgsl28 2.8, r-cran-zoo 1.8-14 (was 1.8-13), send2trash 1.8.4 (was 1.8.3), glue 1.8 (was 1.7)"
-    ]
+    form, changed = locks.notes(locks.read(old), locks.read(new))
+    assert form == "r_packages.lock now say where each archive is, its size and its checksum; commit them"
+    assert changed == (
+        "locked libgsl28 2.8, r-cran-zoo 1.8-14 (was 1.8-13), send2trash 1.8.4 (was 1.8.3), glue 1.8 (was 1.7), "
+        "own 1 (bbbbbbb) (was 1) and 1 more; git diff shows it all"
+    )
     assert locks.changes(locks.read(old), locks.read(old)) == []
 
 
@@ -152,9 +163,14 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "ROOT").mkdir()
     for name in locks.names():
         locks.Lock(name, "0" * 15 + "1", "", "", "0" * 16).write(tmp_path / "ROOT")
-    write(tmp_path / "ROOT", "curl 1\n")
+    write(tmp_path / "ROOT", curl(1))
     locks.stage()
     return tmp_path
+
+
+def curl(version: int) -> str:
+    """What a lock of base_debs.txt says of one package."""
+    return f'[Debian]\ncurl = {{ version = "{version}" }}\n'
 
 
 def write(folder: Path, content: str, lists: str = "1" * 16) -> None:
@@ -164,37 +180,37 @@ def write(folder: Path, content: str, lists: str = "1" * 16) -> None:
 
 def test_debian_moves_on_and_the_checkout_stays(places: Path) -> None:
     """What only the archive has changed leaves the committed lock alone, and is what later builds go by."""
-    write(places / "STAGED", "curl 2\n")
+    write(places / "STAGED", curl(2))
     before = (places / "ROOT/base_debs.lock").read_text()
     locks.publish(asked=False)
     assert (places / "ROOT/base_debs.lock").read_text() == before
     assert not locks.published(["base_debs"])
     locks.stage()
-    assert locks.Lock.read(places / "STAGED", "base_debs").content == "curl 2\n"
+    assert locks.Lock.read(places / "STAGED", "base_debs").content == curl(2)
 
 
 def test_another_committed_lock_counts_again(places: Path) -> None:
     """A lock that git brings is what builds go by, whatever they had made of the one before."""
-    write(places / "STAGED", "curl 2\n")
+    write(places / "STAGED", curl(2))
     locks.publish(asked=False)
-    write(places / "ROOT", "curl 3\n")
+    write(places / "ROOT", curl(3))
     locks.stage()
-    assert locks.Lock.read(places / "STAGED", "base_debs").content == "curl 3\n"
+    assert locks.Lock.read(places / "STAGED", "base_debs").content == curl(3)
 
 
 @pytest.mark.parametrize(("lists", "asked"), [("1" * 16, True), ("2" * 16, False)], ids=["asked", "list-changed"])
 def test_a_lock_is_written_where_one_wants_it(places: Path, lists: str, asked: bool) -> None:
     """A changed list, or make lock, brings the new lock into the checkout."""
-    write(places / "STAGED", "curl 2\n", lists)
+    write(places / "STAGED", curl(2), lists)
     locks.publish(asked=asked)
-    assert locks.Lock.read(places / "ROOT", "base_debs").content == "curl 2\n"
+    assert locks.Lock.read(places / "ROOT", "base_debs").content == curl(2)
     assert locks.published(["base_debs"])
 
 
 def test_what_rests_on_a_lock_follows_it(places: Path) -> None:
     """Where a changed list moves another list's packages, the checkout has both or neither."""
     locks.Lock("r_debs", "0" * 15 + "2", "", "r-base-core 1\n", "0" * 16).write(places / "STAGED")
-    write(places / "STAGED", "curl 2\n", "2" * 16)
+    write(places / "STAGED", curl(2), "2" * 16)
     locks.publish(asked=False)
     assert locks.Lock.read(places / "ROOT", "r_debs").content == "r-base-core 1\n"
 
@@ -210,13 +226,13 @@ def test_what_is_installed_of_a_lock() -> None:
     }
 
 
-def test_debian_moves_on(tmp_path: Path) -> None:
+def test_debian_moves_on() -> None:
     """What Debian's archive no longer has is named, a few of many."""
-    locked = {"curl": "8.14.1-2", "git": "2.47.3-0", "less": "668-1", "nano": "8.4-1"}
-    found = {"curl": "8.14.1-3", "git": "2.47.4-0", "less": "668-1+b1", "tree": "2.2.1-1"}
-    assert debs.moved(tmp_path / "base_debs.lock", locked, found) == (
+    locked = {"curl": "8.14.1-2", "git": "2.47.3-0", "less": "668-1", "nano": "8.4-1", "tree": "2.2.1-1"}
+    found = {"curl": "8.14.1-3", "git": "2.47.4-0", "less": "gone", "nano": "8.4-2", "tree": "2.2.1-1"}
+    assert debs.moved("base_debs.lock", locked, found) == (
         "pyrlab: base_debs.lock: Debian's archive has moved on: curl 8.14.1-2 is now 8.14.1-3, "
-        "git 2.47.3-0 is now 2.47.4-0, less 668-1 is now 668-1+b1 and 2 more; type make lock"
+        "git 2.47.3-0 is now 2.47.4-0, less 668-1 is now gone and 1 more; type make lock"
     )
 
 
@@ -230,9 +246,26 @@ def test_what_an_upgrade_leaves(monkeypatch: pytest.MonkeyPatch, upgrade: str, k
     assert debs.kept({"curl": "1", "git": "2"}).keys() == kept
 
 
-def test_an_r_lock_is_read_as_written(tmp_path: Path) -> None:
-    """Packages that were fetched are told from Debian's."""
-    fetched = {"own": r.Locked("0.1", "github::somebody/own@v1", "ab"), "glue": r.Locked("1.8.0", "cran", "cd")}
-    lock = r.Lock(fetched, {"r-cran-zoo": "1.8-14-1"}, "0123456789abcdef")
+def test_archives_are_read_as_written(tmp_path: Path) -> None:
+    """What a step reads of a lock is what a step has written, whatever packages are called."""
+    lock = Lock(
+        {
+            "R": {"own": Locked("0.1", "https://own.invalid/v1.tar.gz", 7, "ab", "github::somebody/own@v1", ("R6",))},
+            "Debian": {"libstdc++6": Locked("14.2.0-19", "pool/main/g/gcc-14/libstdc++6.deb", 8, "cd")},
+        },
+        ("exim4",),
+        "0123456789abcdef",
+    )
     lock.write(tmp_path / "r_packages.lock")
-    assert r.Lock.read(tmp_path / "r_packages.lock") == lock
+    assert Lock.read(tmp_path / "r_packages.lock") == lock
+    Lock({"Debian": {}}).write(tmp_path / "empty.lock")
+    assert Lock.read(tmp_path / "empty.lock").versions("Debian") == {}
+
+
+def test_a_lock_from_before_is_read(tmp_path: Path) -> None:
+    """A lock of versions only keeps these."""
+    before = tmp_path / "r_packages.lock"
+    before.write_text("# R packages, of repositories 01\nglue 1.8.0 cran ab\n# Debian packages\nr-cran-zoo 1.8-14-1\n")
+    lock = Lock.read(before)
+    assert lock.versions("R") == {"glue": "1.8.0"}
+    assert lock.versions("Debian") == {"r-cran-zoo": "1.8-14-1"}

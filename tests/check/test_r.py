@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import debs
 import lists
 import r
+from locked import Locked
 from servers import WebServer, free_port, serve_files
 
 AGENT = "R/4.5.0 R (4.5.0 x86_64-pc-linux-gnu x86_64 linux-gnu)"
@@ -45,7 +47,7 @@ def archive(name: str, version: str, needs: str, folder: str = "", commit: str =
 @pytest.fixture
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was fetched before."""
-    monkeypatch.setattr(r, "FETCHED", tmp_path / "fetched")
+    monkeypatch.setattr(debs, "ARCHIVES", tmp_path / "fetched")
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def cran(tmp_path: Path, fetched: None) -> Iterator[WebServer]:
         yield server
 
 
-def resolve(url: str, *texts: str, locked: dict[str, r.Locked] | None = None) -> r.Plan:
+def resolve(url: str, *texts: str, locked: dict[str, Locked] | None = None) -> r.Plan:
     """What a list of these lines would come to."""
     resolver = r.Resolver(r.Web(AGENT), url, url, DEBIAN, BUILT_IN, locked, CALLED)
     return resolver.want_all([lists.Line(text, "r_packages.txt", number) for number, text in enumerate(texts, start=1)])
@@ -119,18 +121,20 @@ def test_an_old_version_comes_from_the_archive(cran: WebServer) -> None:
 )
 def test_a_locked_version_stays(cran: WebServer, line: str, locked: str, version: str) -> None:
     """What is locked is taken, from among the replaced ones too, as long as it is there and will do."""
-    plan = resolve(cran.url, line, locked={"gbm": r.Locked(locked, "cran", "")})
+    plan = resolve(cran.url, line, locked={"gbm": Locked(locked, source="cran")})
     assert versions(plan)["gbm"] == version
 
 
 def test_a_retired_package_stays(cran: WebServer) -> None:
     """What is locked can still be had when the repository has no current version of it any more."""
-    assert versions(resolve(cran.url, "retired", locked={"retired": r.Locked("1.0", "cran", "")})) == {"retired": "1.0"}
+    assert versions(resolve(cran.url, "retired", locked={"retired": Locked("1.0", source="cran")})) == {
+        "retired": "1.0"
+    }
 
 
 def test_a_locked_version_gives_way(cran: WebServer) -> None:
     """What only the lock asks for does not stand in the way of a new line, and nothing else moves for it."""
-    locked = {name: r.Locked(version, "cran", "") for name, version in (("gbm", "2.1.9"), ("lattice", "0.22-7"))}
+    locked = {name: Locked(version, source="cran") for name, version in (("gbm", "2.1.9"), ("lattice", "0.22-7"))}
     plan = resolve(cran.url, "gbm", "modern", locked=locked)
     assert versions(plan) == {"gbm": "2.2.2", "lattice": "0.22-7", "modern": "1.0"}
 
@@ -267,7 +271,7 @@ def test_a_branch_moves_on(cran: WebServer, tmp_path: Path, monkeypatch: pytest.
     push("0.1", "a" * 40)
     first = resolve(cran.url, line).fetched["own"]
     assert (first.version, first.source) == ("0.1", f"{line}#{'a' * 40}")
-    locked = {"own": r.Locked(first.version, first.source, "")}
+    locked = {"own": Locked(first.version, source=first.source)}
     push("0.2", "b" * 40)
     assert resolve(cran.url, line, locked=locked).fetched["own"] == first
     assert versions(resolve(cran.url, line)) == {"own": "0.2"}

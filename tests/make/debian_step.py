@@ -34,7 +34,7 @@ def main() -> None:
         debs.install(names, "list.txt")
         return
     versions, removed = debs.plan(names, {}, "list.txt")
-    order = debs.Order(names, versions, debs.preferred({}), "list.txt", removed)
+    order = debs.Order(names, debs.described(versions), "list.lock", removed)
     result = debian.pieces(order, Path(cache), "parent", PARENT)
     assert result.state
     Path(out).mkdir(parents=True)
