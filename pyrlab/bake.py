@@ -31,6 +31,8 @@ NO_HISTORY = "DeadlineExceeded"
 # And an engine may end in the middle of a build: of an upgrade, or of a panic of BuildKit's (moby/buildkit#3714).
 GONE = "error reading from server|Cannot connect to the Docker daemon|error during connect|unexpected EOF"
 STUMBLE = rf"{LOST}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
+# What BuildKit calls what no later build can use: what pyrlab's steps made, and layers of images, which have no name.
+USED_UP = "^$|run.sh.(image|check|resolve|debs|r.py.lock)|/pyrlab/(archive|manifest|files|lock)/"
 WAITING = "waiting for another build of yours"
 PAUSE = 5  # seconds, for what keeps it busy to get on
 
@@ -92,6 +94,16 @@ def turn() -> Iterator[None]:
             print(f"{'build':<12} {WAITING}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def forget_steps() -> None:
+    """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from.
+
+    It would fill the disk until BuildKit's own bound; and engines before 27.4 do not start any more where there are some
+    hundred images of many layers, since they look up each layer once for each one above it (moby/moby#48569).
+    """
+    with turn():  # buildx compares with nothing but ==, and of an id with ~=
+        docker("buildx", "prune", "--force", "--filter=type=regular", f'--filter=id=".",description~="{USED_UP}"')
 
 
 def await_engine() -> None:

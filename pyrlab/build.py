@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pyrlab import contents, locks, owner, requirements, store, trial
-from pyrlab.bake import bake
+from pyrlab.bake import bake, forget_steps
 from pyrlab.base import ARCHIVE, bootstrap, choose_python
 from pyrlab.docker import CACHE, ROOT, Problem, docker, drop_image, inspect, parameter, run_main, tag_of
 from pyrlab.engine import fault
@@ -303,6 +303,7 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
             print(f"pyrlab: {note}", file=sys.stderr)
     finally:
         sweep()
+        forget_steps()
     return images
 
 
