@@ -99,8 +99,8 @@ def turn() -> Iterator[None]:
 def forget_steps() -> None:
     """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from.
 
-    It would fill the disk until BuildKit's own bound; and engines before 27.4 do not start any more where there are some
-    hundred images of many layers, since they look up each layer once for each one above it (moby/moby#48569).
+    It would fill the disk until BuildKit's own bound; and engines before 27.4 do not start any more where some hundred
+    images of many layers are known, since they look up each layer once for each one above it (moby/moby#48569).
     """
     with turn():  # buildx compares with nothing but ==, and of an id with ~=
         docker("buildx", "prune", "--force", "--filter=type=regular", f'--filter=id=".",description~="{USED_UP}"')

@@ -12,8 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from pyrlab.contents import read_archive
-from pyrlab.docker import CACHE, docker, inspect
+from pyrlab.docker import CACHE, Problem, docker, inspect
 from pyrlab.engine import FULL_DISK
 from pyrlab.progress import FULL
 
@@ -70,15 +69,27 @@ def layers_of(image: str) -> Layers:
     known: Layers = recall(RECORDS).get(stored["Id"], [])
     if [layer["diff_id"] for layer in known] != diff_ids:
         about = {layer["diff_id"]: layer["about"] for layer in known}
-        with subprocess.Popen(["docker", "image", "save", image], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            [saved] = read_archive(process.stdout, f"what the engine saved of {image}")
+        blobs = manifest_of(stored["Id"], image)["layers"]
         known = [
-            {"digest": digest, "size": size, "diff_id": each, "about": about.get(each, name)}
-            for each, (digest, size) in zip(diff_ids, saved.blobs, strict=True)
+            {"digest": blob["digest"], "size": blob["size"], "diff_id": each, "about": about.get(each, name)}
+            for each, blob in zip(diff_ids, blobs, strict=True)
         ]
         remember(RECORDS, stored["Id"], known)
     return known
+
+
+def manifest_of(identity: str, image: str) -> dict[str, Any]:
+    """The manifest of an image, by whose digest the engine knows it: saving the image stops where it has come by."""
+    with subprocess.Popen(["docker", "image", "save", image], stdout=subprocess.PIPE) as process:
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as files:
+                for member in files:
+                    if member.name.endswith(identity.removeprefix("sha256:")) and (file := files.extractfile(member)):
+                        found: dict[str, Any] = json.loads(file.read())
+                        return found
+        finally:
+            process.kill()
+    raise Problem(f"the engine does not give the manifest of {image}")
 
 
 class Tee(io.RawIOBase):
