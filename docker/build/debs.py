@@ -38,11 +38,11 @@ ARCHIVES = Path("/opt/archives")  # in a cache mount, by SHA-256: what was fetch
 NAMED = Path("/tmp/debs")  # the same under names that apt and people know
 # What apt knows of but what is installed and what it is given: nothing.
 ALONE = [
+    f"--option=Dir::Cache::Archives={NAMED}",
     "--option=Dir::State::Lists=/tmp/none",
     "--option=Dir::Etc::SourceList=/dev/null",
     "--option=Dir::Etc::SourceParts=/dev/null",
     "--allow-downgrades",
-    "--no-download",
 ]
 ELSEWHERE = Path("/var/cache/apt/elsewhere")  # in a cache mount: the indices of what pyrlab does not use
 MANY = 4  # names that a sentence can hold
@@ -293,7 +293,7 @@ def refused(words: str, whose: str) -> str:
 
 def install_archives(archives: Mapping[str, Path], order: Order) -> None:
     """Install packages from their archives, as if there were no others, or stop."""
-    NAMED.mkdir(exist_ok=True)
+    (NAMED / "partial").mkdir(parents=True, exist_ok=True)
     places = []
     for name, archive in archives.items():
         places.append(NAMED / f"{name}_{order.packages[name].version.replace(':', '%3a')}.deb")

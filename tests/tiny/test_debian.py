@@ -24,7 +24,7 @@ FORGED = "virtual-plain scripted configured watched guarded diverter diverted re
 PACKAGES = f"less tini fonts-liberation openssh-client vim-tiny {FORGED}"
 # What no image has, or what says nothing: times of running, logs, caches, and what dpkg and others keep of the past.
 NOWHERE = re.compile(
-    r"/(proc|sys|dev|run|tmp|root|pyrlab|var/(log|cache|lib/apt/lists)|etc/(hosts|hostname|resolv\.conf|mtab))(/|$)"
+    r"/(proc|sys|dev|run|tmp|root|pyrlab|opt/archives|var/(log|cache|lib/apt/lists)|etc/(hosts|hostname|resolv\.conf|mtab))(/|$)"
     r"|/\.dockerenv$|/etc/[a-z]+-$|/var/lib/dpkg/[a-z]+-old$"
 )
 LOOK = """
