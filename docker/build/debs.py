@@ -35,10 +35,9 @@ LINE = rf"({NAME})(?:=([^=\s]+))?"  # of a list
 NUMBER = re.compile(r"\d+(\.\d+)*")
 HELPER = ["/usr/lib/apt/apt-helper", "--option=APT::Sandbox::User=root", "download-file"]
 ARCHIVES = Path("/opt/archives")  # in a cache mount, by SHA-256: what was fetched before
-NAMED = Path("/tmp/debs")  # the same under names that apt and people know
 # What apt knows of but what is installed and what it is given: nothing.
 ALONE = [
-    f"--option=Dir::Cache::Archives={NAMED}",
+    f"--option=Dir::Cache::Archives={ARCHIVES}",
     "--option=Dir::State::Lists=/tmp/none",
     "--option=Dir::Etc::SourceList=/dev/null",
     "--option=Dir::Etc::SourceParts=/dev/null",
@@ -250,7 +249,7 @@ def roots() -> list[str]:
 def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
     """The archives of locked packages, by name, fetched where they are not there yet; or stop."""
     ARCHIVES.mkdir(exist_ok=True)
-    found = {name: ARCHIVES / f"{package.sha256}.deb" for name, package in packages.items()}
+    found = {name: ARCHIVES / f"{name}_{package.sha256}.deb" for name, package in packages.items()}
     words = ""
     for root in roots() if any(not path.exists() for path in found.values()) else ():
         missing = [name for name, path in found.items() if not path.exists()]
@@ -293,13 +292,9 @@ def refused(words: str, whose: str) -> str:
 
 def install_archives(archives: Mapping[str, Path], order: Order) -> None:
     """Install packages from their archives, as if there were no others, or stop."""
-    (NAMED / "partial").mkdir(parents=True, exist_ok=True)
-    places = []
-    for name, archive in archives.items():
-        places.append(NAMED / f"{name}_{order.packages[name].version.replace(':', '%3a')}.deb")
-        places[-1].unlink(missing_ok=True)
-        places[-1].symlink_to(archive)
-    install([*map(str, places), *(f"{name}-" for name in order.removed)], order.whose, *ALONE)
+    (ARCHIVES / "partial").mkdir(exist_ok=True)
+    gone = [f"{name}-" for name in order.removed]
+    install([*map(str, archives.values()), *gone], order.whose, *ALONE)
 
 
 def install(names: list[str], whose: str, *options: str) -> None:
