@@ -8,6 +8,7 @@ each path but once (Docker's classic image store insists on it).
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import hashlib
 import io
@@ -232,11 +233,12 @@ class Piece:
                 for each in tree:
                     if each.name in left_out:
                         continue
-                    member = each
+                    member = copy.copy(each)
                     if each.islnk() and each.linkname in left_out:
-                        name = first.setdefault(each.linkname, each.name)
-                        whole = tree.getmember(each.linkname).replace(name=name)
-                        member = whole if name == each.name else each.replace(linkname=name)
+                        member.linkname = first.setdefault(each.linkname, each.name)
+                        if member.linkname == each.name:
+                            member = copy.copy(tree.getmember(each.linkname))
+                            member.name = each.name
                     tar.add(member, content_of(tree, member))
             tar.save(found, self.about)
         return found
@@ -307,7 +309,8 @@ def unpack(pieces: Iterable[Piece], root: Path) -> None:
             (root / path).chmod(folders[path].mode)
     for piece in pieces:
         with opened(piece) as tree:
-            tree.extractall(root, numeric_owner=True, filter="fully_trusted")
+            tree.extraction_filter = lambda member, _: member  # which Python before 3.11.4 neither has nor needs
+            tree.extractall(root, numeric_owner=True)
             for member in (member for member in tree if member.pax_headers):  # of which tarfile sets no attributes
                 for name, value in member.pax_headers.items():
                     if name.startswith(XATTR):
