@@ -4,6 +4,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PWD/.venv/bin:$PATH
 
+if git grep --untracked -nI '[[:space:]]$'; then
+  echo "lint: the lines above end in blanks" >&2
+  exit 1
+fi
 ruff check --quiet .
 ruff format --quiet --check .
 mypy pyrlab
