@@ -60,8 +60,8 @@ def build(context: Path, *options: str, packages: str = PACKAGES) -> subprocess.
 def load(parent: str, layers: list[Path], name: str, folder: Path) -> None:
     """Load an image: a parent of the engine's store, and layers on top."""
     docker("save", "--output", str(folder / "parent.tar"), parent)
-    with tarfile.open(folder / "parent.tar") as saved:
-        saved.extractall(folder / "image", filter="data")
+    (folder / "image").mkdir()
+    subprocess.run(["tar", "--extract", f"--file={folder}/parent.tar", f"--directory={folder}/image"], check=True)
     manifest = json.loads((folder / "image/manifest.json").read_text())[0]
     config = json.loads((folder / "image" / manifest["Config"]).read_text())
     for layer in layers:
