@@ -118,12 +118,11 @@ def test_windows_line_ends(checkout: Path) -> None:
     for target in ("engine-ready", ".venv/ready"):
         said = type_make(checkout, target).stderr
         assert re.match(rf"pyrlab: {found}; git grep ", said), target
-    doctor = re.search(
-        rf"^--  checkout +{found}\n +mend: (.*) gives every file", type_make(checkout, "doctor").stdout, re.MULTILINE
-    )
+    said = type_make(checkout, "doctor", DOCKER_HOST=NOWHERE).stdout
+    doctor = re.search(rf"^--  checkout +{found}\n +mend: (.*) gives every file", said, re.MULTILINE)
     assert doctor
     subprocess.run(doctor[1], shell=True, cwd=checkout, check=True)
-    assert "CRLF" not in type_make(checkout, "doctor").stdout
+    assert "CRLF" not in type_make(checkout, "doctor", DOCKER_HOST=NOWHERE).stdout
     assert git(checkout, "status", "--porcelain") == ""
 
 
@@ -159,7 +158,7 @@ def test_read_only(checkout: Path) -> None:
     """Who may not write in a checkout is told before anything is tried."""
     with read_only(checkout):
         sentence = f"{checkout} is read-only, or not yours to write in; clone pyrlab where you may write"
-        check(checkout, sentence, "engine-ready", ".venv/ready")
+        check(checkout, sentence, "engine-ready", ".venv/ready", DOCKER_HOST=NOWHERE)
 
 
 def test_folder(checkout: Path, tmp_path: Path) -> None:
@@ -177,9 +176,9 @@ def test_folder(checkout: Path, tmp_path: Path) -> None:
     }
     with read_only(tmp_path / "closed"):
         for name, said in wrong.items():
-            doctor = type_make(checkout, "doctor", FILES=f"{tmp_path}/{name}").stdout
+            doctor = type_make(checkout, "doctor", FILES=f"{tmp_path}/{name}", DOCKER_HOST=NOWHERE).stdout
             assert f"mend: FILES={tmp_path}/{name} {said}\n" in doctor, name
-    doctor = type_make(checkout, "doctor", FILES=f"{tmp_path}/new/notes").stdout
+    doctor = type_make(checkout, "doctor", FILES=f"{tmp_path}/new/notes", DOCKER_HOST=NOWHERE).stdout
     assert f"ok  FILES        {tmp_path}/new/notes (will be made)\n" in doctor
 
 

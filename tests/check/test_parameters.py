@@ -58,16 +58,24 @@ REFUSED = [
 ]
 
 
-def typed(way: str, checkout: Path, target: str, name: str, value: str, path: Path | None = None) -> Run:
-    """Type make with a parameter in one of the three ways."""
-    (checkout / "local.mk").unlink(missing_ok=True)
+def rounds(cases: list[tuple[str, str, str]]) -> list[dict[str, tuple[str, str]]]:
+    """The cases, (parameter, value, what comes of it), as few commands have them, each parameter once in a command."""
+    found: list[dict[str, tuple[str, str]]] = []
+    for name, *case in cases:
+        free = next((each for each in found if name not in each), None)
+        if free is None:
+            found.append(free := {})
+        free[name] = (case[0], case[1])
+    return found
+
+
+def typed(way: str, checkout: Path, target: str, parameters: dict[str, str], path: Path | None = None) -> Run:
+    """Type make with parameters in one of the three ways."""
+    lines = [f"{name} = {value}\n" for name, value in parameters.items()]
+    (checkout / "local.mk").write_text("".join(lines) if way == "local.mk" else "")
     environment = {"PATH": str(path)} if path else {}
-    if way == "local.mk":
-        (checkout / "local.mk").write_text(f"{name} = {value}\n")
-    elif way == "environment":
-        environment[name] = value
-    words = [f"{name}={value}"] if way == "command line" else []
-    return type_make(checkout, target, *words, **environment)
+    words = [f"{name}={value}" for name, value in parameters.items()] if way == "command line" else []
+    return type_make(checkout, target, *words, **environment, **(parameters if way == "environment" else {}))
 
 
 @pytest.fixture(scope="module")
@@ -85,23 +93,27 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("way", ["local.mk", "environment", "command line"])
 def test_meant(way: str, checkout: Path) -> None:
     """What quotation marks, ~, $HOME, a backslash and blanks mean in a shell they mean wherever a value is written."""
-    for name, value, meant in SPELLINGS:
-        shown = typed(way, checkout, "help", name, value).stdout
-        found = re.search(rf"^  {name} .* \[(.*)\]$", shown, re.MULTILINE)
-        assert found
-        assert found[1] == meant.replace(str(ROOT), str(checkout)), value
+    for written in rounds(SPELLINGS):
+        shown = typed(way, checkout, "help", {name: value for name, (value, _) in written.items()}).stdout
+        for name, (value, meant) in written.items():
+            found = re.search(rf"^  {name} .* \[(.*)\]$", shown, re.MULTILINE)
+            assert found
+            assert found[1] == meant.replace(str(ROOT), str(checkout)), value
 
 
 @pytest.mark.parametrize("way", ["local.mk", "environment", "command line"])
 def test_refused(way: str, checkout: Path, path: Path) -> None:
-    """A value that cannot be right is refused with what is allowed, before anything else is said or made."""
+    """Whatever cannot be right is refused at once, with what is allowed, before anything else is said or made."""
     before = files_of(checkout) | {"local.mk"}
-    for name, value, said in REFUSED:
-        run = typed(way, checkout, "start_pylab", name, value, path)
-        assert run.stderr.startswith(f"pyrlab: {said}"), value
+    for written in rounds(REFUSED):
+        run = typed(way, checkout, "start_pylab", {name: value for name, (value, _) in written.items()}, path)
+        sentences = [line for line in run.stderr.splitlines() if not line.startswith("make: ")]
+        assert len(sentences) == len(written), run.stderr
+        for value, said in written.values():
+            assert any(sentence.startswith(f"pyrlab: {said}") for sentence in sentences), value
         assert run.returncode != 0
         assert "secret" not in run.stdout + run.stderr
-        assert files_of(checkout) | {"local.mk"} == before, value
+        assert files_of(checkout) | {"local.mk"} == before
 
 
 MISREAD = [
@@ -145,24 +157,18 @@ def test_whatever_language(checkout: Path) -> None:
 @pytest.mark.parametrize("way", ["local.mk", "command line"])
 def test_misspelt(way: str, checkout: Path, path: Path) -> None:
     """A name that is likely to be meant for a parameter is not passed over; others are whoever's they are."""
-    for name, meant in (("FILE", "FILES"), ("port", "PORT"), ("PROT", "PORT"), ("PROJET", "PROJECT"), ("TAGS", "TAG")):
-        run = typed(way, checkout, "stop", name, "1234", path)
-        assert run.stderr.startswith(f"pyrlab: {name} is no parameter; did you mean {meant}?\n"), name
-    for name in ("HTTP_PROXY", "DOCKER_HOST", "COURSE"):
-        assert "is no parameter" not in typed(way, checkout, "stop", name, "http://127.0.0.1:1", path).stderr
+    wrong = {"FILE": "FILES", "port": "PORT", "PROT": "PORT", "PROJET": "PROJECT", "TAGS": "TAG"}
+    said = typed(way, checkout, "stop", dict.fromkeys(wrong, "1234"), path).stderr.splitlines()
+    assert {f"pyrlab: {name} is no parameter; did you mean {meant}?" for name, meant in wrong.items()} <= {*said}
+    other = dict.fromkeys(("HTTP_PROXY", "DOCKER_HOST", "COURSE"), "http://127.0.0.1:1")
+    assert "is no parameter" not in typed(way, checkout, "stop", other, path).stderr
 
 
 def test_every_target_refuses(checkout: Path, path: Path) -> None:
     """Whatever is typed, also what builds nothing, refuses a value that cannot be right."""
     for target in ("build", "lock", "list", "url_pylab", "stop", "clean", "manifest", "proxies", "engine", "tunnel"):
-        run = typed("command line", checkout, target, "PROJECT", "my project", path)
+        run = typed("command line", checkout, target, {"PROJECT": "my project"}, path)
         assert run.stderr.startswith("pyrlab: PROJECT=my project cannot be"), target
-
-
-def test_all_at_once(checkout: Path, path: Path) -> None:
-    """Who has written several wrong ones reads of all."""
-    run = type_make(checkout, "build", "TAG=a b", "PORT=x", PATH=str(path))
-    assert re.findall(r"^pyrlab: (\S+=\S+)", run.stderr, re.MULTILINE) == ["PORT=x", "TAG=a"]
 
 
 @pytest.mark.parametrize("way", ["local.mk", "environment", "command line"])
@@ -173,7 +179,7 @@ def test_passwords(way: str, checkout: Path, tmp_path: Path) -> None:
     write_script(path / "python3", '#!/bin/sh\nprintf "%s\\n" "$https_proxy"\n')
     for password in ("pa$word", "$1", "a'b\"c"):
         address = f"http://ada:{password}@proxy:3128"
-        assert typed(way, checkout, "help", "https_proxy", address, path).stdout.strip() == address
+        assert typed(way, checkout, "help", {"https_proxy": address}, path).stdout.strip() == address
 
 
 def test_what_a_recipe_runs_sees_no_blanks(tmp_path: Path) -> None:
