@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ WORDS = "ERROR: failed to solve: DeadlineExceeded: context deadline exceeded"
 
 @pytest.fixture
 def stumbling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Let every build end like that, and note that there was one."""
+    """Let every build end like that, wait for no other of this user, and note that there was one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(bake, "BAKE", ["sh", "-c", f"echo >>{tmp_path}/builds; echo '{WORDS}' >&2; exit 1"])
     monkeypatch.setattr(bake, "PAUSE", 0)
     return tmp_path / "builds"
