@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import subprocess
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,8 +35,7 @@ def append(path: Path, line: str) -> int:
 
 if ENGINE < bake.LOSES:
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may take from the engine's containerd what it uses")
-    def test_lost_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_lost_snapshot(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A build goes on where BuildKit has dropped a snapshot that it still needs, as at times under load."""
         name = secrets.token_hex()
         (tmp_path / name).write_text(name)  # a step that was never done before
@@ -49,14 +47,14 @@ if ENGINE < bake.LOSES:
         }
         (tmp_path / "bake.json").write_text(json.dumps({"target": targets}))
         monkeypatch.setattr(bake, "BAKE", ["docker", "buildx", "bake", "--file", str(tmp_path / "bake.json")])
-        # The engine's own containerd, or where systemd starts one, that.
-        places = ("/run/docker/containerd/containerd.sock", "/run/containerd/containerd.sock")
-        address = next(place for place in places if Path(place).exists())
-        containerd = ["ctr", f"--address={address}", "--namespace=moby"]
         with Progress([], tmp_path / "log") as progress:
             bake.bake(["parent"], progress, {})
             (lost,) = (record.split()[0] for record in build_records(name))
-            subprocess.run([*containerd, "leases", "rm", "--sync", lost], check=True, capture_output=True)
+            # The engine's own containerd, or where systemd starts one, that; only root may talk to it.
+            place = "$(ls -d /run/docker/containerd/containerd.sock /run/containerd/containerd.sock | head -1)"
+            forget = f"ctr --address={place} --namespace=moby leases rm --sync {lost}"
+            volumes = ["--volume=/run:/run", f"--volume={shutil.which('ctr')}:/usr/local/bin/ctr:ro"]
+            docker("run", "--rm", "--user=0", "--entrypoint=sh", *volumes, f"pylab:{TINY}", "-c", forget)
             bake.bake(["child"], progress, {})
         assert f"snapshot {lost} does not exist" in (tmp_path / "log").read_text(), "nothing was lost"
 
