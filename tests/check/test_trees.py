@@ -102,8 +102,11 @@ class Step:
         """Run `code` where this root is the current folder and /proc is its own, after the shell's `before`."""
         proc = self.root / "proc"
         proc.mkdir(exist_ok=True)
-        user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        unshare = ["unshare", *user, "--pid", "--fork", f"--mount-proc={proc}"]
+        ways = [["unshare", "--mount"], ["unshare", "--mount", "--user", "--map-root-user"]]
+        way = next((way for way in ways if subprocess.run([*way, "true"], capture_output=True).returncode == 0), None)
+        if way is None:
+            pytest.skip("only who may mount, or make user namespaces, can mount something over an image's files")
+        unshare = [*way, "--pid", "--fork", f"--mount-proc={proc}"]
         shell = ["sh", "-c", f'{before} && exec "$@"', "sh"]
         python = [sys.executable, "-c", f"import os, pathlib, sys, trees\n{code}", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "docker/build")}
