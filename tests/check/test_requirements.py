@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import compiled
 import resolve
 import wheels
+from bare import write_script
 from lists import Problems
 from pyrlab import requirements as host
 from pyrlab.docker import Problem
@@ -83,6 +85,15 @@ def told(folder: Path, words: str, *texts: str, alone: str = "") -> str:
     return sentences(problems)
 
 
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's archive has gdal-bin."""
+    (tmp_path / "bin").mkdir()
+    write_script(tmp_path / "bin/apt-cache", "#!/bin/sh\necho gdal-bin\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("archive")
 @pytest.mark.parametrize(
     ("words", "texts", "expected"),
     [
@@ -103,9 +114,14 @@ def told(folder: Path, words: str, *texts: str, alone: str = "") -> str:
             ["json"],
             "line 1: the Python index has no package named 'json'; it is part of Python itself",
         ),
+        (
+            UNKNOWN.replace("pandsa", "gdal-bin"),
+            ["gdal-bin"],
+            "line 1: the Python index has no package named 'gdal-bin'; Debian packages go into base_debs.txt",
+        ),
         (SKLEARN, ["pip", "sklearn"], "line 2: sklearn is called scikit-learn"),
     ],
-    ids=["unknown", "no-version", "too-high", "no-versions", "standard", "renamed"],
+    ids=["unknown", "no-version", "too-high", "no-versions", "standard", "debian", "renamed"],
 )
 def test_the_line_that_uv_rejects_is_named(tmp_path: Path, words: str, texts: list[str], expected: str) -> None:
     """A user who mistypes a requirement reads its list and line, not a resolver's proof."""
