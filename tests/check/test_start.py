@@ -139,8 +139,9 @@ def test_nothing_writable(tmp_path: Path, heard: list[str], monkeypatch: pytest.
 
 def bash(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a script of bash with the run-time files' log functions."""
-    command = ["bash", "-c", f"source {RUN}/_docker_stacks_log.sh; {script}", "bash", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"], **environment})
+    command = ["bash", "-c", f'source "$RUN/_docker_stacks_log.sh"; {script}', "bash", *arguments]
+    given = {"PATH": os.environ["PATH"], "RUN": str(RUN), **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=given)
 
 
 def test_log() -> None:
@@ -165,7 +166,7 @@ def test_log() -> None:
 )
 def test_hooks_misused(arguments: str, sentence: str) -> None:
     """A child image's script that names no folder reads why."""
-    said = bash(f"source {RUN}/run-hooks.sh {arguments}")
+    said = bash(f'source "$RUN/run-hooks.sh" {arguments}')
     assert said.returncode == 1
     assert sentence in said.stderr
 
@@ -174,7 +175,7 @@ def test_hooks_misused(arguments: str, sentence: str) -> None:
 def test_hooks_leave_the_shell_as_it_was(options: str, tmp_path: Path) -> None:
     """Neither a hook nor how hooks are run changes what errors mean to the script that runs them."""
     (tmp_path / "a.sh").write_text("set -u +e; set +o pipefail\n")
-    script = f'{options}; before=$-$(shopt -o pipefail || true); source {RUN}/run-hooks.sh "$1"'
+    script = f'{options}; before=$-$(shopt -o pipefail || true); source "$RUN/run-hooks.sh" "$1"'
     said = bash(f'{script}; [ "$before" = "$-$(shopt -o pipefail || true)" ] && echo same', str(tmp_path))
     assert said.stdout == "same\n", said.stderr
 
@@ -188,7 +189,8 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "elsewhere").write_text("")
     (tmp_path / "elsewhere").chmod(0o600)
     tree = tmp_path / "tree"
-    (tree / "bin").mkdir(mode=0o755, parents=True)
+    (tree / "bin").mkdir(parents=True)
+    (tree / "bin").chmod(0o755)
     for name, mode in {"bin/tool": 0o764, "module.py": 0o644, "others": 0o664, "right": 0o664}.items():
         (tree / name).write_text("")
         (tree / name).chmod(mode)
