@@ -117,7 +117,7 @@ def test_devcontainer(uid: int, settings: str | dict[str, object], tools: Path, 
     """In a devcontainer workspace, home and environment are the user's, whoever that is, and the lab answers."""
     if os.getuid() != 0:
         if uid == 0:
-            pytest.skip("root")
+            pytest.skip("only root has a devcontainer of root's")
         uid = os.getuid()
     with TemporaryDirectory(prefix="pyrlab-devcontainer-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
