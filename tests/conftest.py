@@ -26,6 +26,7 @@ from checkout import (
     TAG,
     TINY,
     TINY_LISTS,
+    WORKER,
     Lab,
     Make,
     Run,
@@ -74,12 +75,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModul
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what could not run, with what it needs and the number of tests."""
+    """Name what could not run, with what it needs and the number of tests, or note it for the end of all lanes."""
     reasons = Counter(
         str(report.longrepr[2]).removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
     )
     for reason, count in reasons.items():
-        terminalreporter.write_line(f"NOT RUN: {count} tests: {reason}", yellow=True, bold=True)
+        line = f"NOT RUN: {count} test{'s' * (count > 1)}: {reason}"
+        if "NOT_RUN" in os.environ and not WORKER:
+            with Path(os.environ["NOT_RUN"]).open("a") as noted:
+                noted.write(f"{line}\n")
+        else:
+            terminalreporter.write_line(line, yellow=True, bold=True)
     for thing in terminalreporter.config.stash.get(LEFT, []):
         terminalreporter.write_line(f"LEFT BEHIND: {thing}", red=True, bold=True)
 
@@ -99,7 +105,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """Make a folder that all workers share, whichever comes first."""
     shared = tmp_path_factory.getbasetemp()
-    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    shared = shared.parent if WORKER else shared
 
     def get(name: str, make: Callable[[Path], object]) -> Path:
         with (shared / f"{name}.lock").open("w") as lock:
