@@ -1,5 +1,6 @@
 """Settings of the Jupyter server in every image; a user's own in ~/.jupyter come after these."""
 
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -32,7 +33,8 @@ c.ServerApp.ip = "" if has_ipv6() else "0.0.0.0"
 c.ServerApp.port = int(os.environ.get("JUPYTER_PORT", "8888"))
 c.ServerApp.open_browser = False
 c.ServerApp.allow_root = True  # a rootless engine maps the user who started the lab to root
-c.ServerApp.tornado_settings = {"ws_ping_timeout": 30_000}  # tornado warns of the server's own, longer one
+# Tornado warns, once, that the server waits longer than 30 s for the answer to a ping; less would close what is idle.
+logging.getLogger("tornado.general").addFilter(lambda record: "websocket_ping_timeout" not in record.getMessage())
 c.ServerApp.contents_manager_class = Files
 c.FileContentsManager.delete_to_trash = False  # nobody empties a trash folder in a container
 

@@ -270,6 +270,21 @@ def test_ipv6(images: str) -> None:
         docker("network", "rm", network)
 
 
+PAUSE = """
+import psutil, time
+def used(): return sum(psutil.Process().parent().cpu_times()[:2])
+before = used(); time.sleep(31); print(used() - before)
+"""
+
+
+def test_pause(images: str) -> None:
+    """While a cell is silent the notebook stays connected, longer than pings are apart, and the server hardly works."""
+    with started(f"pylab:{TAG}") as container:
+        assert health(container) == "healthy", log(container)
+        assert float(cell(container, "python3", PAUSE)) < 0.3  # seconds of CPU
+        assert complaints(container) == []
+
+
 HUB_API = "http://hub:8081/hub/api"
 HUB_TOKEN = "0123456789abcdef0123456789abcdef"
 
