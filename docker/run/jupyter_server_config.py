@@ -3,6 +3,7 @@
 import logging
 import os
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ c.ServerApp.allow_root = True  # a rootless engine maps the user who started the
 logging.getLogger("tornado.general").addFilter(lambda record: "websocket_ping_timeout" not in record.getMessage())
 c.ServerApp.contents_manager_class = Files
 c.FileContentsManager.delete_to_trash = False  # nobody empties a trash folder in a container
+
+c.ResourceUseDisplay.enable_prometheus_metrics = False  # every second, for 2 % of a processor in each idle lab
+warnings.filterwarnings("ignore", "date_default is deprecated")  # by jupyter-resource-usage, which uses it
 
 if "NB_PREFIX" in os.environ:  # Kubeflow has asked who it is, and shows the lab in a frame
     c.ServerApp.base_url = os.environ["NB_PREFIX"]

@@ -4,11 +4,13 @@
 Under a JupyterHub, or by the name start-singleuser, be its user's server.
 """
 
+import importlib
 import os
 import shlex
 import shutil
 import sys
 import time
+import types
 
 
 def log(level: str, text: str) -> None:
@@ -16,10 +18,22 @@ def log(level: str, text: str) -> None:
         print(f"{level}[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
+class Postponed(types.ModuleType):
+    """A module that is not read before something of it is used; its attributes are the real one's."""
+
+    def __getattr__(self, name: str) -> object:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
 own_name = os.path.basename(sys.argv[0])
 arguments = [*shlex.split(os.environ.get("NOTEBOOK_ARGS", "")), *sys.argv[1:]]
 if "_START_SH_EXECUTED" not in os.environ:  # in place of the entry point, as a Pod's command is
     os.execvp("start.sh", ["start.sh", own_name, *sys.argv[1:]])
+
+for module in ("aiohttp", "requests"):  # of jupyter-server-proxy and JupyterLab: a seventh of the start
+    sys.modules[module] = Postponed(module)
 
 if "JUPYTERHUB_API_TOKEN" in os.environ or own_name.startswith("start-singleuser"):
     if not own_name.startswith("start-singleuser"):

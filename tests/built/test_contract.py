@@ -285,6 +285,41 @@ def test_pause(images: str) -> None:
         assert complaints(container) == []
 
 
+SERVER = ["python", "-m", "http.server", "--directory=/usr/share/pyrlab"]
+NAMED = f"--ServerProxy.servers={json.dumps({'named': {'command': [*SERVER, '{port}']}})}"
+
+
+@pytest.mark.parametrize("lab", ["pylab", "rlab"])
+def test_proxy(lab: str, images: str) -> None:
+    """What listens in a lab, or what it is told to start, is at the lab's own URL, for whoever has its token."""
+    with started("--env=JUPYTER_TOKEN=token", f"{lab}:{TAG}", NAMED) as container:
+        assert health(container) == "healthy", log(container)
+        docker("exec", "--detach", container, *SERVER, "9000")
+        until(lambda: ask(container, "http://127.0.0.1:9000/")[0] == 200)
+        for address in ("proxy/9000/", "named/"):
+            status, page = ask(container, f"http://127.0.0.1:8888/{address}", "token")
+            assert (status, "manifest.json" in page) == (200, True)
+            assert ask(container, f"http://127.0.0.1:8888/{address}", "another")[0] == 302  # to the login
+        assert complaints(container) == []
+
+
+COURSE = (
+    "git init --quiet --initial-branch=main course && cd course && echo 1 >lesson && git add lesson && "
+    "git -c user.name=Ada -c user.email=ada@example.invalid commit --quiet --message=Lesson"
+)
+
+
+def test_nbgitpuller(images: str) -> None:
+    """A link to a lab brings the files of a course's repository."""
+    with started("--env=JUPYTER_TOKEN=token", "--workdir=/tmp", f"pylab:{TAG}") as container:
+        assert health(container) == "healthy", log(container)
+        docker("exec", container, "sh", "-c", COURSE)
+        link = "http://127.0.0.1:8888/git-pull/api?repo=file:///tmp/course&branch=main&targetpath=mine"
+        assert '"phase": "finished"' in ask(container, link, "token")[1]
+        assert docker("exec", container, "cat", "mine/lesson") == "1"
+        assert complaints(container) == []
+
+
 HUB_API = "http://hub:8081/hub/api"
 HUB_TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -305,10 +340,10 @@ def hub(images: str) -> Iterator[str]:
         docker("network", "rm", name)
 
 
-def ask(hub: str, url: str, token: str = "none", method: str = "GET") -> tuple[int, str]:
-    """The status and the text of what is asked in a hub's network."""
+def ask(container: str, url: str, token: str = "none", method: str = "GET") -> tuple[int, str]:
+    """The status and the text of what is asked from within a container."""
     curl = ["curl", "-s", "-m", "20", "-X", method, "-H", f"Authorization: token {token}", "-w", "\n%{http_code}", url]
-    text = subprocess.run(["docker", "exec", hub, *curl], capture_output=True, text=True).stdout
+    text = subprocess.run(["docker", "exec", container, *curl], capture_output=True, text=True).stdout
     return int(text.rpartition("\n")[2] or 0), text.rpartition("\n")[0]
 
 
