@@ -7,7 +7,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pyrlab_memory
 from jupyter_core.paths import jupyter_data_dir
+from jupyter_server import serverapp
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from traitlets import default
 
@@ -39,6 +41,10 @@ logging.getLogger("tornado.general").addFilter(lambda record: "websocket_ping_ti
 c.ServerApp.contents_manager_class = Files
 c.FileContentsManager.delete_to_trash = False  # nobody empties a trash folder in a container
 
+# The server's default, not a setting: that would hold with --gateway-url, too, whose kernels run elsewhere.
+serverapp.ZMQChannelsWebsocketConnection = pyrlab_memory.Connection
+if limit := pyrlab_memory.amount(pyrlab_memory.LIMIT):
+    c.ResourceUseDisplay.mem_limit = limit
 c.ResourceUseDisplay.enable_prometheus_metrics = False  # every second, for 2 % of a processor in each idle lab
 warnings.filterwarnings("ignore", "date_default is deprecated")  # by jupyter-resource-usage, which uses it
 

@@ -164,10 +164,15 @@ def said(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", "run", "--rm", *arguments], capture_output=True, text=True)
 
 
-def cell(container: str, kernel: str, code: str) -> str:
-    """What a cell prints in a new kernel of a container's server."""
+def run_cell(container: str, kernel: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run a cell in a new kernel of a container's server."""
     command = ["docker", "exec", container, "/opt/venv/bin/python", "-I", "-c", CELL, kernel, code]
-    run = subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def cell(container: str, kernel: str, code: str) -> str:
+    """What a cell prints that must succeed."""
+    run = run_cell(container, kernel, code)
     assert run.returncode == 0, run.stderr + log(container)
     return run.stdout.strip()
 
@@ -268,6 +273,35 @@ def test_ipv6(images: str) -> None:
                 assert b"version" in asked.stdout
     finally:
         docker("network", "rm", network)
+
+
+LIMIT = 600 * 2**20
+GREEDY = {
+    "python3": ("pylab", "[b'x' * 2**24 for _ in range(100)]"),
+    "ir": ("rlab", "lapply(1:100, function(n) rep(n, 2^21))"),
+}
+
+
+@pytest.mark.parametrize("kernel", GREEDY)
+def test_memory(kernel: str, images: str) -> None:
+    """The status bar knows how much memory the lab may use; a kernel that is killed for want of it says so."""
+    lab, code = GREEDY[kernel]
+    options = (f"--memory={LIMIT}", f"--memory-swap={LIMIT}", "--env=JUPYTER_TOKEN=token")
+    with started(*options, f"{lab}:{TAG}") as container:
+        assert health(container) == "healthy", log(container)
+        shown = json.loads(ask(container, "http://127.0.0.1:8888/api/metrics/v1", "token")[1])
+        assert shown["limits"]["memory"]["rss"] == LIMIT
+        run = run_cell(container, kernel, code)
+        assert "killed for want of memory: the lab may use 0.6 GiB (peak 0.6 GiB)." in run.stdout, run.stderr
+        assert run.stderr.endswith("the kernel has died\n")
+        assert cell(container, "python3", "print(1)") == "1"
+
+
+def test_without_a_limit(images: str) -> None:
+    """A kernel that is killed for another reason says nothing of memory."""
+    with started(f"pylab:{TAG}") as container:
+        assert health(container) == "healthy", log(container)
+        assert run_cell(container, "python3", "import os; os.kill(os.getpid(), 9)").stdout == ""
 
 
 PAUSE = """

@@ -44,6 +44,8 @@ async def main(kernel: str, code: str) -> None:
             print(answer["content"]["text"], end="")
         if answer["msg_type"] == "error":
             sys.exit("\n".join(answer["content"]["traceback"]))
+        if answer["content"].get("execution_state") == "restarting":
+            sys.exit("the kernel has died")
         if answer["parent_header"].get("msg_id") == "1" and answer["content"].get("execution_state") == "idle":
             return
     sys.exit("the server closed the connection to the kernel")
