@@ -161,6 +161,8 @@ def refit(account: Account) -> None:
 def give_home(account: Account) -> None:
     """Copy jovyan's home for a user of another name; what is mounted in it stays one, and has a link."""
     if account.home.exists():
+        if account.home.stat().st_uid == 0 and not account.is_root and not account.home.is_mount():
+            chown(str(account.home), "", account)  # the engine has made it, for what is mounted in it
         return
     log("INFO", f"Attempting to copy {HOME} to {account.home}...")
     copied = subprocess.run(["cp", "--archive", "--one-file-system", HOME, account.home])
@@ -184,7 +186,8 @@ def populate(home: Path, account: Account | None = None) -> None:
     if all(os.path.lexists(home / path.name) for path in DEFAULT_HOME.glob("*")):
         return
     who = {"user": account.uid, "group": account.gid, "extra_groups": [USERS]} if account else {}
-    subprocess.run(["/usr/local/bin/populate-home-dir.sh", home], **who)  # type: ignore[call-overload]
+    if subprocess.run(["test", "-w", home], **who).returncode == 0:  # type: ignore[call-overload]  # settle() says so
+        subprocess.run(["/usr/local/bin/populate-home-dir.sh", home], **who)  # type: ignore[call-overload]
 
 
 def chown(path: str, options: str, account: Account) -> None:

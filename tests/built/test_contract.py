@@ -441,6 +441,36 @@ def test_empty_home_is_populated(user: list[str], images: str, tmp_path: Path) -
     assert (tmp_path / ".bashrc").read_text() == "echo mine"
 
 
+def test_folder_mounted_in_another_home(images: str, tmp_path: Path) -> None:
+    """Who mounts a folder in the home of another name has that home all the same, though the engine has made it."""
+    (tmp_path / "note").write_text("kept")
+    tmp_path.chmod(0o777)
+    options = ["--user=root", "--env=NB_USER=ada", f"--volume={tmp_path}:/home/ada/data"]
+    run = said(*options, f"pylab:{TAG}", "sh", "-c", "touch ~/new; stat -c '%n %U' ~/new ~/.bashrc; cat ~/data/note")
+    assert run.stdout == "/home/ada/new ada\n/home/ada/.bashrc ada\nkept", run.stderr
+    assert "WARNING" not in run.stderr
+
+
+def test_settings_mounted_at_home(images: str, tmp_path: Path) -> None:
+    """A file that is mounted in ~/.jupyter leaves that folder to the user, who may change settings there."""
+    (tmp_path / "settings.py").write_text("")
+    mount = f"--volume={tmp_path}/settings.py:/home/jovyan/.jupyter/jupyter_lab_config.py"
+    assert said(mount, f"pylab:{TAG}", "sh", "-c", "touch ~/.jupyter/new && stat -c %U ~/.jupyter").stdout == "jovyan\n"
+
+
+def test_home_that_root_cannot_write(images: str, tmp_path: Path) -> None:
+    """A home that is read only is one warning, also where root has started the lab."""
+    run = said("--user=root", f"--volume={tmp_path}:/home/jovyan:ro", f"pylab:{TAG}", "id", "-un")
+    [warning] = [line for line in run.stderr.splitlines() if line.startswith("WARNING")]
+    assert (run.stdout, UNUSABLE in warning) == ("jovyan\n", True)
+
+
+def test_prompt(images: str) -> None:
+    """A terminal's prompt has its colours, as docker-stacks' has."""
+    run = said("--tty", f"pylab:{TAG}", "bash", "-i", "-c", "echo ${PS1@Q}")
+    assert r"\[\033[01;32m\]\u@\h\[\033[00m\]" in run.stdout
+
+
 HOOKS = {
     "10-settings.sh": "declare -x FIRST=1\numask 002\necho $UNDEFINED\nfalse\n",
     "20-failing": "#!/bin/sh\necho ran >&2\nexit 3\n",
