@@ -16,7 +16,19 @@ from pathlib import Path
 import pytest
 
 import colleague
-from checkout import MINE, NAMES, ROOT, TAG, docker
+from checkout import (
+    MINE,
+    NAMES,
+    PROJECT,
+    ROOT,
+    TAG,
+    Run,
+    copy_checkout,
+    docker,
+    run_make,
+    running_lab,
+    tagged,
+)
 from pyrlab.online import BUNDLE, BUNDLES
 from servers import free_port
 
@@ -122,6 +134,28 @@ def test_extend(online: str, tmp_path: Path) -> None:
         assert "petal width (cm)" in compose("exec", "-T", "lab", "sh", "-c", notebook)
         assert (tmp_path / "extend/notebooks/mine").exists()
         compose("exec", "-T", "lab", "pip", "uninstall", "--quiet", "--yes", "eli5")
+
+
+def test_extend_as_an_image(images: str, tmp_path: Path) -> None:
+    """As an entry of images.toml the class is built upon pylab, locked, and its notebook runs in its lab."""
+    checkout = copy_checkout(tmp_path / "pyrlab")
+    shutil.copy(checkout / "examples/extend/requirements.txt", checkout / "course.txt")
+    with (checkout / "images.toml").open("a") as table:
+        table.write((checkout / "examples/extend/images.toml").read_text())
+    port, books, tag = free_port(), tmp_path / "books", f"extend-{MINE}"
+    shutil.copytree(checkout / "examples/extend/notebooks", books)
+
+    def make(*targets: str) -> Run:
+        return run_make(checkout, *targets, TAG=tag, COURSEPORT=port, FILES=str(books))
+
+    with tagged(tag, TAG):
+        try:
+            with running_lab("course", make, PROJECT, books, port) as lab:
+                notebook = "jupyter nbconvert --to markdown --execute --stdout work/explain.ipynb"
+                assert "petal width (cm)" in docker("exec", lab.container, "sh", "-c", notebook)
+            assert "\neli5==" in (checkout / "course.lock").read_text()
+        finally:
+            subprocess.run(["docker", "image", "rm", "--force", f"course:{tag}"], capture_output=True)
 
 
 def test_project_at_work(online: str, tmp_path: Path) -> None:
