@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from pyrlab.docker import ROOT, Problem
@@ -150,6 +151,8 @@ def wrong_list(each: List, lists: Collection[str]) -> tuple[str, str] | None:
         return f"there is no ecosystem {each.ecosystem}; there are {listed(LEAST)}", "ecosystem"
     if each.layers < LEAST[each.ecosystem]:
         return f"{each.name} takes {LEAST[each.ecosystem]} layers at least", "layers"
+    if each.lock == each.name and Path(each.file).name != f"{each.name}.txt":
+        return f"the file of {each.name} must be called {each.name}.txt, since its lock is {each.name}.lock", "file"
     if each.lock not in lists:
         return f"there is no list {each.lock} with whose packages {each.name} could be locked", "lock"
     return None

@@ -103,6 +103,8 @@ def test_the_shipped_table() -> None:
         ('lists = ["wheels"]\n', "", "line 16: [images.lab] lacks lists, names in brackets"),
         ("layers = 30", 'layers = "30"', "line 11: layers must be a number"),
         ("layers = 30", "layers = true", "line 11: layers must be a number"),
+        ('file = "wheels.txt"', 'file = "course/debs.txt"',
+         "line 8: the file of wheels must be called wheels.txt, since its lock is wheels.lock"),
         ("layers = 10", "layers = 1", "line 5: debs takes 2 layers at least"),
         ('lists = ["wheels"]', 'lists = "wheels"', "line 18: lists must be names in brackets"),
         ('lists = ["wheels"]', "lists = [1]", "line 18: lists must be names in brackets"),
