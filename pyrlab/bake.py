@@ -31,8 +31,8 @@ NO_HISTORY = "DeadlineExceeded"
 # And an engine may end in the middle of a build: of an upgrade, or of a panic of BuildKit's (moby/buildkit#3714).
 GONE = "error reading from server|Cannot connect to the Docker daemon|error during connect|unexpected EOF"
 STUMBLE = rf"{LOST}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
-# What BuildKit calls what no later build can use: what pyrlab's steps made, and layers of images, which have no name.
-USED_UP = "^$|run.sh.(image|check|resolve|debs|r.py.lock)|/pyrlab/(archive|manifest|files|lock)/"
+# In BuildKit's words about what pyrlab's steps have made, which no later build can use.
+USED_UP = re.compile("/run.sh (image|check|manifest|resolve|debs|r.py lock)|/pyrlab/(archive|manifest|files|lock)/")
 WAITING = "waiting for another build of yours"
 PAUSE = 5  # seconds, for what keeps it busy to get on
 
@@ -102,8 +102,29 @@ def forget_steps() -> None:
     It would fill the disk until BuildKit's own bound; and engines before 27.4 do not start any more where some hundred
     images of many layers are known, since they look up each layer once for each one above it (moby/moby#48569).
     """
-    with turn():  # buildx compares with nothing but ==, and of an id with ~=
-        docker("buildx", "prune", "--force", "--filter=type=regular", f'--filter=id=".",description~="{USED_UP}"')
+    with turn():
+        if ids := used_up(docker("buildx", "du", "--verbose")):
+            docker("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"')
+
+
+def used_up(records: str) -> set[str]:
+    """The ids of the records of BuildKit's cache that no later build can use, and that nothing else rests on."""
+    found: set[str] = set()
+    parents: dict[str, list[str]] = {}
+    for record in re.split(r"\n\n(?=ID:)", records):
+        about = dict(re.findall(r"^([A-Z][a-z ]+|ID):\s+(.*)$", record, re.MULTILINE))
+        parents[about.get("ID", "")] = re.findall(r"\w+", f"{about.get('Parent', '')} {about.get('Parents', '')}")
+        layer = "Description" not in about and about.get("Shared") == "true"  # of an image of the store
+        if about.get("Type") == "regular" and (layer or USED_UP.search(record)):
+            found.add(about["ID"])
+    pending = [*found]
+    while pending:
+        new = {parent for parent in parents.get(pending.pop(), ()) if parent not in found}
+        found |= new
+        pending += new
+    while kept := {parent for each in parents.keys() - found for parent in parents[each]} & found:
+        found -= kept
+    return found
 
 
 def await_engine() -> None:
