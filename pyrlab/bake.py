@@ -71,7 +71,7 @@ def bake(
             if lost := set(re.findall(LOST, words)):
                 version = docker("version", "--format", "{{.Server.Version}}")
                 if int(version.partition(".")[0]) >= LOSES:
-                    raise Problem(progress.failure())
+                    raise progress.failure()
                 for snapshot in lost:
                     forget_snapshot(snapshot)
             time.sleep(PAUSE)
@@ -81,7 +81,7 @@ def bake(
             progress.log.write(f"--- again: {' '.join(targets)}\n")
             bake(targets, progress, environment, done, take, attempts - 1)
             return
-        raise Problem(progress.failure()) if process.returncode or not untaken else untaken
+        raise progress.failure() if process.returncode or not untaken else untaken
 
 
 @contextmanager

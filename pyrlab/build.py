@@ -27,7 +27,7 @@ from pyrlab.docker import CACHE, ROOT, Problem, docker, drop_image, inspect, par
 from pyrlab.engine import fault
 from pyrlab.images import List, files, heading, labs, lineage, table
 from pyrlab.online import build_environment, check
-from pyrlab.progress import Progress
+from pyrlab.progress import Moved, Progress
 from pyrlab.text import aligned
 
 NEW = ".new"  # ends the tag of what is built until everything is
@@ -44,7 +44,6 @@ SETTINGS = (  # of an image, as the OCI's image-spec has them, and Docker's own
     *("Healthcheck", "Shell", "OnBuild", "ArgsEscaped"),
 )
 STAGED_LISTS = CACHE / "lists"
-MOVED = r"\w+\.lock: .*; type make lock"
 
 
 @dataclass
@@ -266,9 +265,7 @@ def build(
         make_locks(names, now, upgrade)
         try:
             return build_images(names, now, approve, asked=bool(upgrade))
-        except Problem as problem:
-            if not re.search(MOVED, str(problem)):
-                raise
+        except Moved as problem:
             now.progress.erase()
             print(f"pyrlab: {str(problem).rpartition(';')[0]}; locking again", file=sys.stderr)
             now.progress.forget("")

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from pyrlab.docker import Problem
 from pyrlab.engine import FULL_DISK
 
 STEPS = [
@@ -25,7 +26,7 @@ STEPS = [
     (r"uv \d+/\d+\] RUN", "build tools"),
     (r"\] exporting to image", "writing the image"),
 ]
-PHASE = re.compile(r"^pyrlab step: (.*)\n?", re.MULTILINE)  # of a step, said by itself
+EVENT = re.compile(r"^pyrlab-event: (\{.*\})\n?", re.MULTILINE)  # what a step tells; see docker/build/events.py
 FULL = "no space left on device"
 
 
@@ -64,6 +65,8 @@ class Progress:
         self.cached: set[str] = set()
         self.output: dict[str, list[str]] = {}
         self.errors: dict[str, str] = {}
+        self.problems: dict[str, list[dict[str, Any]]] = {}  # the events of steps that cannot go on
+        self.noted: list[str] = []  # the sentences that the user is to read
         self.said: set[str] = set()  # the lines that were printed
         self.heard: set[tuple[str, str, str]] = set()  # the pieces of output that came in
         self.words: list[str] = []  # what bake said outside its JSON
@@ -101,12 +104,21 @@ class Progress:
             self.heard.add(heard)
             text = base64.b64decode(entry.get("data", "")).decode(errors="replace")
             self.log.write(text)
-            if words := PHASE.sub("", text):
+            if words := EVENT.sub("", text):
                 self.output.setdefault(entry["vertex"], []).append(words)
-            for phase in PHASE.findall(text):
-                self.phases[entry["vertex"]] = phase
-                self.say(entry["vertex"])
+            for event in EVENT.findall(text):
+                self.event(entry["vertex"], json.loads(event))
         self.draw()
+
+    def event(self, key: str, event: dict[str, Any]) -> None:
+        """Take in what a step tells of itself."""
+        if event["event"] == "step":
+            self.phases[key] = event["what"]
+            self.say(key)
+        elif event["event"] == "note":
+            self.noted.append(sentence(event))
+        else:
+            self.problems.setdefault(key, []).append(event)
 
     def vertex(self, vertex: dict[str, Any]) -> None:
         """Note that a step was named, started, found in the cache, ended or failed."""
@@ -140,6 +152,7 @@ class Progress:
         """Forget the failures that `pattern` is found in, before another attempt."""
         self.words = [words for words in self.words if not re.search(pattern, words)]
         self.errors = {key: error for key, error in self.errors.items() if not re.search(pattern, error)}
+        self.problems = {key: problems for key, problems in self.problems.items() if key in self.errors}
 
     def image(self, key: str) -> str:
         """The image that a step belongs to, empty for what all share."""
@@ -179,27 +192,36 @@ class Progress:
 
     def notes(self) -> list[str]:
         """What pyrlab's own tools want the user to know of a build that worked, once."""
-        text = "".join("".join(output) for output in self.output.values())
-        new = set(re.findall(r"^pyrlab note: (.*)$", text, re.MULTILINE)) - self.told
+        new = {*self.noted} - self.told
         self.told |= new
         return sorted(new)
 
-    def failure(self) -> str:
-        """One sentence on why the build failed, after the last lines of the step that did, but for its own commands."""
+    def failure(self) -> Problem:
+        """Why the build failed, after the last lines of the step that did, where these say more than it says itself."""
         self.erase()
         texts = {key: "".join(self.output.get(key, [])) for key in self.errors}
         if FULL in "\n".join([*self.words, *self.errors.values(), *texts.values()]).lower():
-            return str(FULL_DISK)
+            return Problem(str(FULL_DISK))
         for key, error in self.errors.items():
-            text = texts[key]
-            sentence = re.search(r"^pyrlab: (.*(?:\npyrlab: .*)*)$", text, re.MULTILINE)
-            if sentence and "stand above" not in sentence[1]:
-                return sentence[1]
-            if text:
-                last = [line for line in text.splitlines() if not line.startswith(("pyrlab: ", "+ "))][-30:]
+            problems = self.problems.get(key, [])
+            if texts[key] and (not problems or any("words" in problem for problem in problems)):
+                last = [line for line in texts[key].splitlines() if not line.startswith("+ ")][-30:]
                 print("\n".join(last), file=sys.stderr)
-                return (
-                    sentence[1] if sentence else f"a build step failed ({self.step(key) or self.names[key]}): {error}"
-                )
+            if problems:
+                kind = Moved if any(problem.get("moved") for problem in problems) else Problem
+                return kind("\npyrlab: ".join(map(sentence, problems)))
+            if texts[key]:
+                return Problem(f"a build step failed ({self.step(key) or self.names[key]}): {error}")
         words = [*self.words, *self.errors.values()]
-        return f"the build failed: {words[-1] if words else 'bake said nothing'}"
+        return Problem(f"the build failed: {words[-1] if words else 'bake said nothing'}")
+
+
+class Moved(Problem):
+    """What a lock has is not there any more; another lock would mend it."""
+
+
+def sentence(event: dict[str, Any]) -> str:
+    """What a user reads of a note or a problem."""
+    where = f"{event['where']}: " if event.get("where") else ""
+    above = f"; {event['words']}'s own words stand above" if "words" in event else ""
+    return f"{where}{event['what']}{above}"

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import events
 import lists
 import r
 
@@ -44,10 +45,10 @@ def imported(lines: dict[str, lists.Line]) -> None:
     run = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, user=1000, group=100)
     name, tab, problem = (run.stderr.strip() or "\t").splitlines()[-1].partition("\t")
     if run.returncode and tab and name in lines:
-        sys.exit(f"pyrlab: {lists.place([lines[name]])}: {name} cannot be imported: {problem}")
+        events.stop(f"{name} cannot be imported: {problem}", lists.place([lines[name]]))
     if run.returncode:  # it has ended Python itself
         sys.stderr.write(run.stderr)
-        sys.exit("pyrlab: the packages of requirements.txt cannot be imported; Python's own words stand above")
+        events.stop("the packages of requirements.txt cannot be imported", words="Python")
 
 
 def main() -> None:

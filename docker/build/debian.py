@@ -17,7 +17,6 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import chance
 import debs
+import events
 import trees
 from pieces import EPOCH, FOLDER, FORMAT, Folders, Mode, Piece, Tar, content_of, decompress, unpack, write
 from trees import EXCLUDED
@@ -333,7 +333,7 @@ class Shelf:
                 except Broken as error:
                     broken = next(name for name, file in files.items() if file == error.args[0])
                     files[broken].unlink()
-                    sys.exit(f"pyrlab: {order.whose}: the archive of {broken} is no Debian package, or damaged")
+                    events.stop(f"the archive of {broken} is no Debian package, or damaged", order.whose)
         return {name: deb for name, deb in sorted(found.items()) if deb}
 
 
@@ -646,7 +646,7 @@ def pieces(order: debs.Order, cache: Path, parent_key: str, parent: Path, root: 
             break
         own |= more
     if note := installed.rest.about["note"]:
-        print(f"pyrlab note: {note}")
+        events.note(note)
     packages = dict(sorted({**streams, **installed.packages}.items()))
     after = Database.of(installed.rest.about["status"])
     status = after.text([found[name] for name in streams])

@@ -24,8 +24,10 @@ from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 
+import events
 import lists
 import network
+from events import Problem
 from locked import Lock, Locked
 
 APT = ["apt-get", "--quiet=2"]  # whatever else it is told, network.py tells it
@@ -51,7 +53,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")  # a registry's image brings one that ref
 def update() -> None:
     """Fetch Debian's package lists, or stop."""
     if network.run([*APT, "update", "--error-on=any"]).returncode:
-        sys.exit("pyrlab: apt cannot reach Debian's archive; apt's own words stand above")
+        events.stop("apt cannot reach Debian's archive", words="apt")
 
 
 def apt_cache(*arguments: str) -> str:
@@ -264,30 +266,31 @@ def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
             for name in (name for name, part in parts.items() if part.exists()):
                 shutil.copyfile(parts[name], found[name])  # of a folder of this machine apt makes a link
     if lacking := {name: packages[name].version for name, path in found.items() if not path.exists()}:
-        sys.exit(lost(lacking, lock, words))
+        raise events.Stop(lost(lacking, lock, words))
     return found
 
 
-def lost(versions: Versions, lock: str, words: str) -> str:
+def lost(versions: Versions, lock: str, words: str) -> Problem:
     """Why some locked packages could not be fetched, told from apt's words."""
     if other := next((name for name in versions if re.search(rf"/{name}_\S+\s+Hash Sum mismatch", words)), ""):
         what = f"the file of {other} {versions[other]} that the archive serves is not the one that was locked"
-        return f"pyrlab: {lock}: {what}; if it is to be trusted, type make upgrade P={other}"
+        return Problem(f"{what}; if it is to be trusted, type make upgrade P={other}", lock)
     update()
     now = {name: next(iter(versions_of(name)), "gone") for name in versions}
     if now != versions:
         return moved(lock, versions, now)
-    return f"pyrlab: apt could not fetch {', '.join(versions)} of {lock}; apt's own words stand above"
+    return Problem(f"apt could not fetch {', '.join(versions)} of {lock}", words="apt")
 
 
-def refused(words: str, whose: str) -> str:
+def refused(words: str, whose: str) -> Problem:
     """What apt could not install, told from its words; `whose` names the list."""
     broken = re.search(r"^dpkg: error processing (?:package|archive \S*/)([^\s:_]+)", words, re.MULTILINE)
     what = broken[1].strip() if broken else "the packages"
     both = re.search(r"trying to overwrite '([^']+)', which is also in package (\S+)", words)
     if broken and both:
-        return f"pyrlab: {whose}: {what} and {both[2]} cannot be installed together, since both have the file {both[1]}"
-    return f"pyrlab: apt could not install {what} of {whose}; apt's own words stand above"
+        why = f"since both have the file {both[1]}"
+        return Problem(f"{what} and {both[2]} cannot be installed together, {why}", whose)
+    return Problem(f"apt could not install {what} of {whose}", words="apt")
 
 
 def install_archives(archives: Mapping[str, Path], order: Order) -> None:
@@ -309,7 +312,7 @@ def install(names: list[str], whose: str, *options: str) -> None:
     if own:
         POLICY.unlink()
     if done.returncode:
-        sys.exit(refused(done.stderr, whose))
+        raise events.Stop(refused(done.stderr, whose))
 
 
 def installed() -> Versions:
@@ -353,7 +356,7 @@ def plan(names: list[str], keep: Versions, whose: str, lines: Sequence[lists.Lin
     if done.returncode:
         contradiction(names, lines).stop()
         print(done.stdout)
-        sys.exit(f"pyrlab: apt could not install the packages of {whose}; apt's own words stand above")
+        events.stop(f"apt could not install the packages of {whose}", words="apt")
     versions = dict(re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", done.stdout, re.MULTILINE))
     return versions, re.findall(r"^(?:Remv|Purg) (\S+)", done.stdout, re.MULTILINE)
 
@@ -393,7 +396,7 @@ def described(versions: Versions) -> dict[str, Locked]:
             file = entry["Filename"].removeprefix("./")
             found.setdefault(name, Locked(entry["Version"], file, int(entry["Size"]), entry["SHA256"]))
     if unknown := versions.keys() - found.keys():
-        sys.exit(f"pyrlab: the archive names no SHA-256 of {', '.join(sorted(unknown))}, so it cannot be locked")
+        events.stop(f"the archive names no SHA-256 of {', '.join(sorted(unknown))}, so it cannot be locked")
     return found
 
 
@@ -403,11 +406,11 @@ def kept(versions: Versions) -> Versions:
     return {name: version for name, version in versions.items() if not {"*", name} & {*upgrades}}
 
 
-def moved(lock: str, locked: Versions, found: Versions) -> str:
-    """Why what the archive has is not what is locked; make tells by it that the lock must be made again."""
+def moved(lock: str, locked: Versions, found: Versions) -> Problem:
+    """Why what the archive has is not what is locked."""
     changes = [f"{name} {locked[name]} is now {found[name]}" for name in sorted(locked) if locked[name] != found[name]]
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-    return f"pyrlab: {lock}: Debian's archive has moved on: {', '.join(changes[:3])}{more}; type make lock"
+    return Problem(f"Debian's archive has moved on: {', '.join(changes[:3])}{more}; type make lock", lock, moved=True)
 
 
 def wanted(images: list[list[Path]]) -> list[list[lists.Line]]:

@@ -21,6 +21,7 @@ from typing import Any
 import compiled
 import debian
 import debs
+import events
 import grouping
 import lists
 import network
@@ -189,21 +190,21 @@ def main() -> None:
         order = joined(order, of_r) if order else of_r
     installed = debian.Result({}, None, {}, [])
     if order and order.packages:
-        print("pyrlab step: Debian packages")
+        events.step("Debian packages")
         count = plan.counts["Debian"]
         installed = debian.pieces(order, CACHE, plan.parent or plan.python, PARENT, ROOT)
         own += layers(installed.packages, "Debian", count, installed.state, installed.folders)
     if plan.own_wheels:
-        print("pyrlab step: Python packages")
+        events.step("Python packages")
         found, lines["Python"] = wheels_of(plan)
         own += [layer for made in found for layer in layers(*made)]
     if fetched:
-        print("pyrlab step: R packages")
+        events.step("R packages")
         library = r.library(fetched, lambda: debian.unpack_missing(installed), CACHE / "pieces")
         own += layers(library, "R", plan.counts["R"])
         lines["R"] = {name: written(line) for name, line in fetched.lines.items()}
     settings = plan.settings or {"Env": [f"PATH={os.environ['PATH']}"], "Cmd": ["python3"]}
-    print("pyrlab step: layers")
+    events.step("layers")
     image = oci.Image.of([*parents, *own], settings, MACHINES.get(platform.machine(), platform.machine()))
     image.write(archive, plan.name, image.lacking(plan.blobs, plan.chains))
     sweep(CACHE / "pieces", time.time())

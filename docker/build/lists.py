@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import string
-import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
+
+import events
 
 LETTERS = string.ascii_lowercase + string.digits + "+-._"  # of names
 LONG = 6  # letters of a name that has no other names near by
@@ -32,7 +33,7 @@ def content(path: Path) -> str:
         )  # blanks that only look so, as in what is copied from a page
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + 1
-        sys.exit(f"pyrlab: {path.name} line {number}: not UTF-8; save the list as text in UTF-8")
+        events.stop("not UTF-8; save the list as text in UTF-8", f"{path.name} line {number}")
 
 
 def read(path: Path) -> list[Line]:
@@ -78,12 +79,12 @@ class Problems:
         """Stop with a sentence for each problem, if there is any."""
         if self.found:
             found = sorted(self.found.items(), key=lambda item: (item[1][0].list, item[1][0].number))
-            sys.exit("\n".join(f"pyrlab: {place(lines)}: {problem}" for problem, lines in found))
+            raise events.Stop(*(events.Problem(problem, place(lines)) for problem, lines in found))
 
 
 def fail(line: Line, problem: str) -> NoReturn:
     """Stop the build with one sentence: list, line and what is wrong."""
-    sys.exit(f"pyrlab: {place([line])}: {problem}")
+    events.stop(problem, place([line]))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -28,6 +28,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+import events
+
 SECRET = Path("/run/secrets/network")
 CA = Path("/run/secrets/ca")  # the certificates to trust, in one file
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -176,7 +178,7 @@ def run(command: list[str], quiet: bool = False, explains: bool = True) -> Run:
             sys.stderr.write(conceal(line))
             sys.stderr.flush()
     if process.returncode and explains and (sentence := explain(words)):
-        sys.exit(f"pyrlab: {sentence}")
+        events.stop(sentence)
     return Run(command, process.returncode, stderr=conceal(words))
 
 

@@ -31,6 +31,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import debs
+import events
 import lists
 import network
 from locked import Lock, Locked
@@ -476,7 +477,7 @@ def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
     versions, called = debian_versions(debs.preferred(keep))
     plan = Resolver(web, here.cran, here.bioc, versions, here.built_in, fetched, called).want_all(wanted)
     for note in plan.notes:
-        print(f"pyrlab note: {note}")
+        events.note(note)
     debian = debian_packages(plan.debian, debs.known_packages())
     found: dict[str, Locked] = {}
     for name, package in plan.fetched.items():
@@ -579,7 +580,7 @@ def library(fetched: Fetched, prepare: Callable[[], None], folder: Path) -> dict
         if run.returncode:
             print("\n".join(run.stdout.replace(f"{SOURCE}/", "").splitlines()[-25:]))
             what = f"{name} {fetched.packages[name].version} could not be installed{hint(run.stdout)}"
-            sys.exit(f"pyrlab: {place(fetched.lines[name], name)}: {what}; R's own words stand above")
+            events.stop(what, place(fetched.lines[name], name), words="R")
         version = fetched.packages[name].version
         installed(name).save(found[name], {"ecosystem": "R", "name": name, "version": version})
     return found
@@ -706,7 +707,7 @@ def check(lines: dict[str, lists.Line]) -> None:
         if "there is no package called" in problem:
             problem = "R's names are case-sensitive"
         why = hint(problem) or f" ({problem})"
-        sys.exit(f"pyrlab: {place(lines[name], name)}: R cannot load the package '{name}'{why}")
+        events.stop(f"R cannot load the package '{name}'{why}", place(lines[name], name))
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 
 import compiled
 import debs
+import events
 import lists
 import network
 import wheels
@@ -102,7 +103,7 @@ def check_markers(packages: list[Package]) -> None:
     idle = [p.line for p in packages if p.marker and not any(map(p.marker.evaluate, ENVIRONMENTS))]
     if idle:
         several = "hold" if idle[1:] else "holds"
-        print(f"pyrlab note: {lists.place(idle)}: brings nothing, since its condition {several} for no Python here")
+        events.note(f"brings nothing, since its condition {several} for no Python here", lists.place(idle))
 
 
 class Resolver:
@@ -159,7 +160,7 @@ class Resolver:
         if offline := network.explain(stderr):
             if lines := [line for line in lines if offline.split()[0] in line.text]:
                 return self.wrong(lines, offline, problems)
-            sys.exit(f"pyrlab: {offline}")
+            events.stop(offline)
         reason = re.findall(r"^\W*(?:cause: )?(fatal: .*|HTTP status .*)", stderr, re.MULTILINE)
         if lines and reason:
             return self.wrong(lines, f"this address cannot be fetched: {reason[-1]}", problems)
@@ -197,7 +198,7 @@ class Resolver:
         """Note what is wrong with some lines, and take them out."""
         if not lines:
             problems.stop()
-            sys.exit(f"pyrlab: the Python packages of the lists cannot be had: {problem}")
+            events.stop(f"the Python packages of the lists cannot be had: {problem}")
         problems.note(problem, *lines)
         self.packages, self.constraints = (
             [package for package in packages if package.line not in lines]
@@ -299,8 +300,8 @@ def note_yanked(stderr: str, packages: list[Package]) -> None:
     """Tell what the makers of a package have withdrawn."""
     for name, version, reason in re.findall(r"`([\w.-]+)==(\S+?)` is yanked(?: \(reason: \"(.*?)\"\))?", stderr):
         lines = [package.line for package in packages if package.name == canonicalize_name(name)]
-        where = f"{lists.place(lines)}: " if lines else ""
-        print(f"pyrlab note: {where}{name} {version} was withdrawn by its makers{f': {reason}' if reason else ''}")
+        why = f": {reason}" if reason else ""
+        events.note(f"{name} {version} was withdrawn by its makers{why}", lists.place(lines))
 
 
 def check_extras(stderr: str, packages: list[Package], problems: Problems) -> None:
@@ -327,10 +328,11 @@ def note_cuda(resolver: Resolver, locked: dict[str, str], previous: dict[str, st
     sizes = [re.search(r"\bsize = (\d+)", block) for block in blocks if re.search(rf'name = "{CUDA.pattern}', block)]
     size = sum(int(found[1]) for found in sizes if found) / 1e6
     lines = [package.line for package in resolver.packages if package.name in needing(new, locked)]
-    print(
-        f"pyrlab note: {lists.place(lines)}: brings CUDA libraries of {size:,.0f} MB, which only an NVIDIA GPU uses; "
+    events.note(
+        f"brings CUDA libraries of {size:,.0f} MB, which only an NVIDIA GPU uses; "
         "without them, PyTorch and its like come from the index for CPUs that pytorch.org names, by a line "
-        "--extra-index-url …"
+        "--extra-index-url …",
+        lists.place(lines),
     )
 
 

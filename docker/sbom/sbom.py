@@ -28,6 +28,8 @@ from spdx_tools.spdx import model as spdx
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 from spdx_tools.spdx.writer.json.json_writer import write_document_to_file
 
+import events
+
 Manifest = dict[str, Any]  # as docker/build/manifest.py writes it, with the image's digest
 MADE = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC)
 SPACE = "https://pyrlab.invalid/sbom"  # for names that must be unique, not addresses
@@ -94,7 +96,7 @@ def cyclonedx(manifest: Manifest) -> str:
     bom.register_dependency(image, components.values())
     text: str = JsonV1Dot6(bom).output_as_string(indent=1)
     if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
-        sys.exit(f"pyrlab: the CycloneDX document of {manifest['image']} is not valid: {error}")
+        events.stop(f"the CycloneDX document of {manifest['image']} is not valid: {error}")
     return text + "\n"
 
 
@@ -143,7 +145,7 @@ def spdx_document(manifest: Manifest) -> spdx.Document:
         ]
     document = spdx.Document(info, packages=[image, *packages], relationships=relations)
     if errors := validate_full_spdx_document(document):
-        sys.exit(f"pyrlab: the SPDX document of {manifest['image']} is not valid: {errors[0].validation_message}")
+        events.stop(f"the SPDX document of {manifest['image']} is not valid: {errors[0].validation_message}")
     return document
 
 

@@ -63,7 +63,7 @@ def test_a_list_in_another_encoding_is_refused(tmp_path: Path, content: bytes, n
     path.write_bytes(content)
     with pytest.raises(SystemExit) as stop:
         lists.read(path)
-    assert sentence(stop) == f"pyrlab: requirements.txt line {number}: not UTF-8; save the list as text in UTF-8"
+    assert sentence(stop) == f"requirements.txt line {number}: not UTF-8; save the list as text in UTF-8"
 
 
 @pytest.mark.parametrize(

@@ -230,8 +230,8 @@ def test_debian_moves_on() -> None:
     """What Debian's archive no longer has is named, a few of many."""
     locked = {"curl": "8.14.1-2", "git": "2.47.3-0", "less": "668-1", "nano": "8.4-1", "tree": "2.2.1-1"}
     found = {"curl": "8.14.1-3", "git": "2.47.4-0", "less": "gone", "nano": "8.4-2", "tree": "2.2.1-1"}
-    assert debs.moved("base_debs.lock", locked, found) == (
-        "pyrlab: base_debs.lock: Debian's archive has moved on: curl 8.14.1-2 is now 8.14.1-3, "
+    assert str(debs.moved("base_debs.lock", locked, found)) == (
+        "base_debs.lock: Debian's archive has moved on: curl 8.14.1-2 is now 8.14.1-3, "
         "git 2.47.3-0 is now 2.47.4-0, less 668-1 is now gone and 1 more; type make lock"
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import events
 from pyrlab.engine import FULL_DISK
 from pyrlab.progress import Progress, documents, seconds_of
 
@@ -19,7 +20,13 @@ TOOLS, RBASE, PYLAB = "sha256:1984a39d", "sha256:7e449bd4", "sha256:7b1eafca"
 TOOLS_NAME = "[uv 2/2] RUN set -eux"
 PACKAGES_NAME = "[packages 1/1] RUN sh /pyrlab/tools/run.sh image.py /pyrlab/plan /pyrlab/archive"
 FAILED = 'process "/bin/sh -c sh /pyrlab/tools/run.sh image.py" did not complete successfully: exit code: 1'
+REACH = "apt cannot reach Debian's archive"
 SENTENCE = "requirements.txt line 2: the Python index has no package named pandsa"
+
+
+def told(event: str, **about: object) -> str:
+    """What a step prints to tell make something."""
+    return f"{events.marked(event, **about)}\n"
 
 
 def vertex(key: str, name: str, started: str, completed: str = "", **more: Any) -> dict[str, Any]:
@@ -42,20 +49,20 @@ def packages() -> list[dict[str, Any]]:
         vertex(TOOLS, TOOLS_NAME, "30.867276619", "30.868762202", cached=True),
         {"statuses": [{"id": "transferring context:", "vertex": TOOLS, "current": 0}]},
         vertex(RBASE, PACKAGES_NAME, "34.869451726"),
-        log(RBASE, "pyrlab step: Debian packages\n"),
+        log(RBASE, told("step", what="Debian packages")),
         log(RBASE, "Setting up r-base-core\n"),
-        log(RBASE, "pyrlab step: layers\n"),
+        log(RBASE, told("step", what="layers")),
         vertex(RBASE, PACKAGES_NAME, "34.869451726", "36.460808213"),
     ]
 
 
-def failing(words: str = f"Resolving\npyrlab: {SENTENCE}\n") -> list[dict[str, Any]]:
+def failing(words: str = f"Resolving\n{events.Problem(SENTENCE).line}\n") -> list[dict[str, Any]]:
     """What it says of an image whose packages fail with `words`, while another step is given up; abridged."""
     cancelled = 'process "/bin/sh -c sleep 60" did not complete successfully: exit code: 137: context canceled'
     return [
         vertex(PYLAB, PACKAGES_NAME, "34.860843302"),
         vertex("sha256:02", "[checks 1/1] RUN sleep 60", "34.892729697"),
-        log(PYLAB, f"pyrlab step: Python packages\n{words}"),
+        log(PYLAB, f"{told('step', what='Python packages')}{words}"),
         vertex(PYLAB, PACKAGES_NAME, "34.860843302", "38.422105437", error=FAILED),
         vertex("sha256:02", "[checks 1/1] RUN sleep 60", "34.892729697", "38.538679519", error=cancelled),
         {"text": "Dockerfile:3"},
@@ -88,11 +95,11 @@ def test_everything_that_bake_says_is_understood(indent: int | None) -> None:
 def test_a_user_without_a_terminal_reads_what_begins(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
     """A build's output in a file has one line for each kind of work on each image; none for what was cached."""
     progress.current = "rlab-base"
-    again = [vertex("sha256:00", PACKAGES_NAME, "40.0"), log("sha256:00", "pyrlab step: layers\n")]
+    again = [vertex("sha256:00", PACKAGES_NAME, "40.0"), log("sha256:00", told("step", what="layers"))]
     cached = vertex("sha256:01", "[checks 1/1] RUN sh", "40.0", "40.0", cached=True)
     progress.follow(stream([*packages(), *again, cached]))
     progress.current = "pylab"
-    progress.follow(stream([vertex(PYLAB, PACKAGES_NAME, "34.8"), log(PYLAB, "pyrlab step: layers\n")]))
+    progress.follow(stream([vertex(PYLAB, PACKAGES_NAME, "34.8"), log(PYLAB, told("step", what="layers"))]))
     assert capsys.readouterr().err.splitlines() == [
         "rlab-base    packages",
         "rlab-base    Debian packages",
@@ -139,8 +146,12 @@ def test_the_log_has_every_word(progress: Progress) -> None:
     ("name", "said", "step"),
     [
         (PACKAGES_NAME, "", "packages"),
-        (PACKAGES_NAME, "pyrlab step: Debian packages\nHit:1\npyrlab step: Python packages\n", "Python packages"),
-        (PACKAGES_NAME, "apt says: pyrlab step: nothing\n", "packages"),
+        (
+            PACKAGES_NAME,
+            f"{told('step', what='Debian packages')}Hit:1\n{told('step', what='Python packages')}",
+            "Python packages",
+        ),
+        (PACKAGES_NAME, f"apt says: {told('step', what='nothing')}", "packages"),
         ("[checked checks 1/1] RUN sh /pyrlab/tools/run.sh manifest.py", "", "checks"),
         ("[lock-python python-lock 1/1] RUN sh", "", "resolving Python packages"),
         ("[lock-debian debian-lock 1/1] RUN sh", "", "resolving Debian packages"),
@@ -163,11 +174,15 @@ def test_a_step_is_shown_in_a_users_words(progress: Progress, name: str, said: s
 @pytest.mark.parametrize(
     ("words", "sentence", "shown"),
     [
-        (f"Resolving\npyrlab: {SENTENCE}\n", SENTENCE, ""),
-        (f"Resolving\npyrlab: {SENTENCE}\npyrlab: another\n", f"{SENTENCE}\npyrlab: another", ""),
+        (f"Resolving\n{events.Problem(SENTENCE).line}\n", SENTENCE, ""),
         (
-            "+ apt\nConnecting\npyrlab: apt cannot reach Debian's archive; apt's own words stand above\n",
-            "apt cannot reach Debian's archive; apt's own words stand above",
+            f"Resolving\n{events.Stop(events.Problem(SENTENCE), events.Problem('not so', 'r_debs.txt line 2')).code}\n",
+            f"{SENTENCE}\npyrlab: r_debs.txt line 2: not so",
+            "",
+        ),
+        (
+            f"+ apt\nConnecting\n{events.Problem(REACH, words='apt').line}\n",
+            f"{REACH}; apt's own words stand above",
             "Connecting\n",
         ),
         ("Segmentation fault\n", f"a build step failed (Python packages): {FAILED}", "Segmentation fault\n"),
@@ -182,7 +197,7 @@ def test_a_failed_build_says_why(
     """A user whose build fails reads one sentence, after the step's last words only where these explain it."""
     progress.follow(stream(failing(words)))
     capsys.readouterr()
-    assert progress.failure() == sentence
+    assert str(progress.failure()) == sentence
     printed = capsys.readouterr().err
     assert printed.startswith(shown) if shown else not printed
 
@@ -197,7 +212,7 @@ def test_the_last_lines_of_a_failed_step_are_shown(progress: Progress, capsys: p
 
 def test_what_is_said_twice_of_one_step_is_heard_once(progress: Progress) -> None:
     """Each of several targets reports the steps that they share; the user and the log read each word once."""
-    said = log(RBASE, "pyrlab note: rlang 1.1.6 stands before Debian's 1.1.5\n")
+    said = log(RBASE, told("note", what="rlang 1.1.6 stands before Debian's 1.1.5"))
     said["logs"][0]["timestamp"] = "2026-11-20T17:57:35.1Z"
     for _ in range(2):
         progress.follow(stream([vertex(RBASE, PACKAGES_NAME, "34.8"), said]))
@@ -217,7 +232,7 @@ def test_what_is_said_twice_of_one_step_is_heard_once(progress: Progress) -> Non
 def test_a_build_that_never_began_says_why(progress: Progress, said: list[dict[str, Any]], sentence: str) -> None:
     """A user whose engine does not answer reads bake's own last words."""
     progress.follow(stream(said))
-    assert progress.failure() == f"the build failed: {sentence}"
+    assert str(progress.failure()) == f"the build failed: {sentence}"
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_mistakes(cran: WebServer, line: str, sentence: str) -> None:
     """A line that cannot be had is named, with what is wrong with it."""
     with pytest.raises(SystemExit) as stopped:
         resolve(cran.url, "zoo", line)
-    assert str(stopped.value).startswith(f"pyrlab: r_packages.txt line 2: {sentence}")
+    assert str(stopped.value).startswith(f"r_packages.txt line 2: {sentence}")
 
 
 def test_all_mistakes_at_once(cran: WebServer) -> None:
@@ -194,9 +194,9 @@ def test_all_mistakes_at_once(cran: WebServer) -> None:
     with pytest.raises(SystemExit) as stopped:
         resolve(cran.url, "zoo", "latice", "irkernel", "gbm", "irkernel")
     assert str(stopped.value) == (
-        "pyrlab: r_packages.txt line 2: neither Debian nor the R repository has a package named 'latice'; "
+        "r_packages.txt line 2: neither Debian nor the R repository has a package named 'latice'; "
         "did you mean lattice?\n"
-        "pyrlab: r_packages.txt lines 3 and 5: R has no package named 'irkernel'; it is called IRkernel"
+        "r_packages.txt lines 3 and 5: R has no package named 'irkernel'; it is called IRkernel"
     )
 
 
@@ -206,7 +206,7 @@ def test_no_repository() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(SystemExit) as stopped:
         resolve(url, "gbm")
-    start = f"pyrlab: r_packages.txt line 1: Debian has no R package named 'gbm', and {url}/src/contrib/PACKAGES.gz"
+    start = f"r_packages.txt line 1: Debian has no R package named 'gbm', and {url}/src/contrib/PACKAGES.gz"
     assert str(stopped.value).startswith(f"{start} cannot be reached: ")
 
 
@@ -215,7 +215,7 @@ def test_two_lines_contradict(cran: WebServer) -> None:
     with pytest.raises(SystemExit) as stopped:
         resolve(cran.url, "ggplot2>=4", "ggplot2@3.4.4")
     sentence = "'ggplot2 == 3.4.4' contradicts ggplot2 4.0.0, which another line needs"
-    assert str(stopped.value) == f"pyrlab: r_packages.txt line 2: {sentence}"
+    assert str(stopped.value) == f"r_packages.txt line 2: {sentence}"
 
 
 def test_what_debian_calls_it() -> None:

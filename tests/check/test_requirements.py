@@ -125,14 +125,14 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_line_that_uv_rejects_is_named(tmp_path: Path, words: str, texts: list[str], expected: str) -> None:
     """A user who mistypes a requirement reads its list and line, not a resolver's proof."""
-    assert told(tmp_path, words, *texts) == f"pyrlab: requirements.txt {expected}"
+    assert told(tmp_path, words, *texts) == f"requirements.txt {expected}"
 
 
 def test_only_lines_at_fault_are_named(tmp_path: Path) -> None:
     """Lines that contradict each other are named, and none whose name is a word of uv's."""
     texts = ["requests", "Pandas==2.2.3", "numpy", "numpy==1.20", "cause", "you", "python-full-version"]
     assert told(tmp_path, OLD_JINJA, *texts, alone=CONFLICT) == (
-        "pyrlab: requirements.txt lines 2 and 4: 'Pandas==2.2.3' and 'numpy==1.20' cannot be had together: "
+        "requirements.txt lines 2 and 4: 'Pandas==2.2.3' and 'numpy==1.20' cannot be had together: "
         "pandas==2.2.3 depends on numpy{python_full_version < '3.12'}>=1.23.2 and the lists require numpy==1.20"
     )
 
@@ -140,7 +140,7 @@ def test_only_lines_at_fault_are_named(tmp_path: Path) -> None:
 def test_a_line_that_the_lab_cannot_bear(tmp_path: Path) -> None:
     """A line that contradicts the Jupyter stack is named, and not the list of that."""
     assert told(tmp_path, OLD_JINJA, "pip", "jinja2==2.11.3") == (
-        "pyrlab: requirements.txt line 2: 'jinja2==2.11.3' does not go with the JupyterLab that every image has: "
+        "requirements.txt line 2: 'jinja2==2.11.3' does not go with the JupyterLab that every image has: "
         "jupyterlab>=4.4.0 depends on jinja2>=3.0.3 and the lists require jinja2==2.11.3"
     )
 
@@ -190,7 +190,7 @@ def test_what_is_no_line_of_a_list(tmp_path: Path, text: str, problem: str) -> N
     """Whoever pastes what is for something else reads what it is, or what to write instead."""
     (tmp_path / "cut-1.0-py3-none-any.whl").write_text("PK")
     found = demands(tmp_path, "pandas", text)
-    assert sentences(found.problems).startswith(f"pyrlab: requirements.txt line 2: {problem}")
+    assert sentences(found.problems).startswith(f"requirements.txt line 2: {problem}")
 
 
 @pytest.mark.parametrize(

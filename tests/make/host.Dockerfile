@@ -3,7 +3,8 @@
 
 FROM scratch AS bootstrap
 ADD pyrlab-debian.tar /
-RUN --mount=type=bind,from=tools,source=network.py,target=/pyrlab/network.py \
+RUN --mount=type=bind,from=tools,source=events.py,target=/pyrlab/events.py \
+    --mount=type=bind,from=tools,source=network.py,target=/pyrlab/network.py \
     --mount=type=secret,id=ca,mode=0444 --mount=type=secret,id=network <<EOF
 set -eux
 export DEBIAN_FRONTEND=noninteractive

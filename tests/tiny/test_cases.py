@@ -24,7 +24,7 @@ from servers import serve_files, zip_wheel
 
 CASES = sorted((ROOT / "tests/tiny/cases").iterdir())
 TOOLS = "".join(path.read_text() for path in (ROOT / "docker/build").glob("*.py"))
-PHASES = re.findall(r'"pyrlab step: ([^"]+)"', TOOLS)
+PHASES = re.findall(r'events\.step\("([^"]+)"\)', TOOLS)
 STEPS = "|".join([bake.WAITING, *(words for _, words in progress.STEPS), *PHASES])
 PROGRESS = rf"^(make: \*\*\*.*|\S+ +({STEPS}))\n"
 OWN = {"expected", "verify", "served"}  # not copied

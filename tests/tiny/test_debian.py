@@ -228,8 +228,8 @@ def test_packages_come_and_go_afterwards(made: Made) -> None:
     [
         (
             "clash-one clash-two",
-            r"pyrlab: list\.txt: clash-(one|two) and clash-(one|two) cannot be installed together, since both have the "
-            r"file /usr/share/clash/file$",
+            r'"clash-(one|two) and clash-(one|two) cannot be installed together, since both have the file '
+            r'/usr/share/clash/file", "where": "list\.txt"}$',
         ),
         ("clash-one older", ""),
     ],

@@ -63,7 +63,7 @@ def test_company(squid: Squid, company: dict[str, str], tiny: Path, tmp_path: Pa
     mounts = {
         tmp_path / "network": "/run/secrets/network",
         squid.authority: "/run/secrets/ca",
-        ROOT / "docker/build/network.py": "/network.py",
+        ROOT / "docker/build": "/tools",
         Path(sys.executable).parent / "uv": "/uv",
     }
     script = """
@@ -72,7 +72,7 @@ def test_company(squid: Squid, company: dict[str, str], tiny: Path, tmp_path: Pa
     /uv pip install --no-deps --target /tmp/uv cowsay
     """
     volumes = [f"--volume={path}:{inside}:ro" for path, inside in mounts.items()]
-    command = ["/network.py", "run", "bash", "-exc", script]
+    command = ["/tools/network.py", "run", "bash", "-exc", script]
     run = ["docker", "run", "--rm", "--user=0", "--entrypoint=python3", *volumes, f"pyrlab-base:{TINY}", *command]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -187,16 +187,16 @@ def test_apt_over_tls(caches: Caches, tiny: Path) -> None:
     mkdir -p /run/secrets
     echo '{"APTPROXY": "%s"}' >/run/secrets/network
     sed -i s,http://,https://, /etc/apt/sources.list
-    python3 /network.py run apt-get update --error-on=any
+    python3 -B /tools/network.py run apt-get update --error-on=any
     """
     before = len(caches.log("apt"))
-    tool = f"{ROOT / 'docker/build/network.py'}:/network.py:ro"
+    tools = f"{ROOT / 'docker/build'}:/tools:ro"
     docker(
         "run",
         "--rm",
         "--user=0",
         "--entrypoint=bash",
-        f"--volume={tool}",
+        f"--volume={tools}",
         f"pyrlab-base:{TINY}",
         "-ec",
         script % caches.parameters["APTPROXY"],
