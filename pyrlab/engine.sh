@@ -68,14 +68,18 @@ start_engine() {
   fi
   for attempt in $(seq 120); do
     if answers; then return; fi
-    # It gives up where reading what BuildKit has in its cache takes more than 10 s, as from a slow disk; by the next time
-    # that is in memory. systemd starts it again by itself. A process that has ended has no exe, even if not yet reaped.
+    # It gives up where looking through BuildKit's cache takes more than 10 s, as on a slow disk; by the next time what it
+    # reads is in memory. systemd starts it again by itself. A process that has ended has no exe, even if not yet reaped.
     if [ -n "$dockerd" ] && ! as_root test -e "/proc/$dockerd/exe"; then
       [ "$((SECONDS - since))" -gt 5 ] || die "the engine ends as soon as it is started: $(as_root tail -n 1 "$log")"
       since=$SECONDS dockerd=$(start_dockerd)
     fi
     sleep 0.5
   done
+  if [ -n "$dockerd" ] && as_root tail -n 1 "$log" | grep -q 'context deadline exceeded'; then
+    die "the engine gives up looking through its build cache, which engines before 27.4 do where it has many layers" \
+      "(moby/moby#48569): update it, or remove the cache: rm -r /var/lib/docker/buildkit"
+  fi
   die "the engine did not answer within 60 s (tried $attempt times); look at $log or journalctl -u docker"
 }
 

@@ -267,6 +267,8 @@ def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
                 shutil.copyfile(parts[name], found[name])  # of a folder of this machine apt makes a link
     if lacking := {name: packages[name].version for name, path in found.items() if not path.exists()}:
         raise events.Stop(lost(lacking, lock, words))
+    for path in found.values():
+        os.utime(path)  # it is of use
     return found
 
 

@@ -207,7 +207,8 @@ def main() -> None:
     events.step("layers")
     image = oci.Image.of([*parents, *own], settings, MACHINES.get(platform.machine(), platform.machine()))
     image.write(archive, plan.name, image.lacking(plan.blobs, plan.chains))
-    sweep(CACHE / "pieces", time.time())
+    for folder in (CACHE / "pieces", debs.ARCHIVES):
+        sweep(folder, time.time())
     (archive / "pyrlab.json").write_text(json.dumps({"layers": image.described(), "lines": lines}))
 
 

@@ -28,7 +28,7 @@ import trees
 EPOCH = 1_767_225_600  # 2026-01-01, the one time stamp of everything that a build generates
 FORMAT = "3"  # part of every piece's key; counted up where the same package would give another piece
 XATTR = "SCHILY.xattr."  # begins the names of extended attributes in a tar file
-KEPT = 30 * 86_400  # seconds for which a piece is kept that no image has any more
+KEPT = 30 * 86_400  # seconds for which a piece or an archive is kept that nobody asks for
 LEVEL = 3  # of compression: half the size for a tenth of the time of gzip's default
 
 # Every Debian has it, since dpkg needs it; a registry's Python before 3.14 has no module for it.
@@ -251,9 +251,9 @@ class Piece:
 
 
 def sweep(folder: Path, now: float) -> None:
-    """Remove the pieces that nobody has asked for in a while."""
-    for path in folder.iterdir():
-        if not path.suffix and path.stat().st_mtime < now - KEPT:
+    """Remove the pieces, or archives, that nobody has asked for in a while."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_file() and path.suffix != ".json" and path.stat().st_mtime < now - KEPT:
             Piece(path).beside.unlink(missing_ok=True)
             path.unlink()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from checkout import CHANGED, NAMES, TINY, docker, layers
+from checkout import CHANGED, NAMES, TINY, build_records, docker, layers
 from compare import assert_same
 from conftest import Clean
 from pyrlab import images
@@ -81,3 +81,11 @@ def test_busy_disk(clean: Clean) -> None:
     assert built.returncode == 0, built.stderr
     assert "--- again" not in log.read_text()  # which may fail likewise
     assert layers(f"pylab:{tag}", engine.docker) == layers(f"pylab:{CHANGED}", engine.docker)
+
+
+def test_what_the_build_cache_keeps(clean: Clean) -> None:
+    """After a build the engine has the tools for the next one, and neither what its steps made nor images' layers."""
+    records = build_records("", clean.host.docker)
+    layer = re.compile(r"^Shared:\s+true\s+Size:\s+\S+\s+Usage", re.MULTILINE)  # which has no description
+    assert not [record for record in records if "/pyrlab/archive/" in record or layer.search(record)]
+    assert [record for record in records if "uv==" in record and "cached mount" not in record]
