@@ -207,9 +207,10 @@ def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool =
     """
     needed = needed_locks(names)
     lines = {name: locks.wanted(name) for name in needed}  # a list may be edited while it is resolved
+    stamp = str(time.time_ns())
     for lock in needed:
         if upgrade or forced or is_stale(lock, now.python):
-            environment = {**locking(lock), "UPGRADE": upgrade, "STAMP": str(time.time_ns())}
+            environment = {**locking(lock), "UPGRADE": upgrade, "STAMP": stamp}
             target = f"lock-{locks.ecosystem_of(lock).lower()}"
             bake([target], now.progress, {**now.environment, **environment})
             locks.seal(lock, now.python, lines[lock])

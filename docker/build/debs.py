@@ -45,15 +45,20 @@ ALONE = [
     "--option=Dir::Etc::SourceParts=/dev/null",
     "--allow-downgrades",
 ]
+UPDATED = Path("/var/lib/apt/lists/pyrlab")  # in a cache mount: for whom the lists were fetched
 ELSEWHERE = Path("/var/cache/apt/elsewhere")  # in a cache mount: the indices of what pyrlab does not use
 MANY = 4  # names that a sentence can hold
 POLICY = Path("/usr/sbin/policy-rc.d")  # a registry's image brings one that refuses to start services
 
 
 def update() -> None:
-    """Fetch Debian's package lists, or stop."""
+    """Fetch Debian's package lists, or stop; once for all that is locked at a time."""
+    stamp = os.environ.get("STAMP", "")
+    if stamp and UPDATED.exists() and UPDATED.read_text() == stamp:
+        return
     if network.run([*APT, "update", "--error-on=any"]).returncode:
         events.stop("apt cannot reach Debian's archive", words="apt")
+    UPDATED.write_text(stamp)
 
 
 def apt_cache(*arguments: str) -> str:
