@@ -149,11 +149,19 @@ class Filters:
         return not any(path.startswith(start) for start in fixed)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tree:
-    """The parent's files, as far as packages that are streamed must fit in."""
+    """The parent's files: those of this step, as it has found them."""
 
     root: Path
+    opt: Path | None = None  # where the parent's /opt is, if something is mounted over it
+    found: dict[str, trees.Entry] | None = None  # what there was, once it may have changed
+
+    def freeze(self) -> None:
+        """Note what there is, before anything is installed."""
+        if self.found is None:
+            self.found = trees.scan(self.root)
+            self.found.pop(os.environ.get("ADDED", ""), None)  # what run.sh has added
 
     @cached_property
     def links(self) -> dict[str, str]:
@@ -170,10 +178,28 @@ class Tree:
 
     def status(self, path: str) -> os.stat_result | None:
         """What the tree has at `path`."""
+        within_opt = self.opt and (path == "opt" or path.startswith("opt/"))
+        if self.found is not None and not within_opt and not EXCLUDED.match(f"/{path}"):
+            entry = self.found.get(f"/{path}")
+            return entry.status if entry else None
+        place = f"{self.opt}{path.removeprefix('opt')}" if within_opt else f"{self.root}/{path}"
         try:
-            return os.lstat(f"{self.root}/{path}")
+            return os.lstat(place)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def names(self, folder: str) -> list[str]:
+        """The names of what is in one of its folders."""
+        if self.found is None:
+            return sorted(os.listdir(self.root / folder))
+        start = f"/{folder}/"
+        inside = (path.removeprefix(start) for path in self.found if path.startswith(start))
+        return sorted(name for name in inside if "/" not in name)
+
+    def folders_of(self, pieces: Iterable[Piece]) -> Folders:
+        """The folders of some pieces that it has, as it has them."""
+        statuses = {path: self.status(path) for path in {path for piece in pieces for path in piece.folders}}
+        return {path: Mode.of(about) for path, about in statuses.items() if about and stat.S_ISDIR(about.st_mode)}
 
 
 # --- archives
@@ -488,12 +514,11 @@ def meets(piece: Piece, installed: Installed) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """One step's root and parent, and what is ordered there."""
+    """One step's root, and what is ordered there."""
 
     order: debs.Order
     shelf: Shelf
     parent_key: str
-    parent: Path
     root: Path
     found: Mapping[str, Deb]
 
@@ -505,6 +530,7 @@ class Step:
         if result.exists:
             return result, False
         since = trees.step_started()
+        self.shelf.tree.freeze()
         for names in rounds:
             if names:
                 archives = debs.fetch({name: self.order.packages[name] for name in names}, self.order.lock)
@@ -516,7 +542,7 @@ class Step:
         """Make the pieces of what apt has changed on disk: of each of `own`, and of the rest."""
         if names:
             settle(self.root)
-        entries, gone = trees.changed(self.root, self.parent) if names else ({}, [])
+        entries, gone = trees.changed(self.root, self.shelf.tree.found or {}) if names else ({}, [])
         owners = owners_of(self.root, entries)
         left_out = chance.made_up(self.root, entries, owners)
         entries = {p: e for p, e in entries.items() if p not in left_out and not trees.inside(p, left_out)}
@@ -601,11 +627,11 @@ def architecture() -> str:
     ).stdout.strip()
 
 
-def whiteouts(gone: Iterable[str], kept: Collection[str], parent: Path) -> Iterator[str]:
+def whiteouts(gone: Iterable[str], kept: Collection[str], tree: Tree) -> Iterator[str]:
     """What must be said to be gone, if folders that are `kept` are not."""
     for path in gone:
         if path in kept:
-            yield from whiteouts((f"{path}/{item.name}" for item in sorted((parent / path).iterdir())), kept, parent)
+            yield from whiteouts((f"{path}/{name}" for name in tree.names(path)), kept, tree)
         else:
             yield path
 
@@ -627,15 +653,16 @@ def compose(rest: Piece, texts: Mapping[str, str], gone: list[str], shelf: Shelf
     return piece
 
 
-def pieces(order: debs.Order, cache: Path, parent_key: str, parent: Path, root: Path = Path("/")) -> Result:
-    """The pieces of what is ordered on top of `parent`, which `root` is, too, before anything is installed there.
+def pieces(order: debs.Order, cache: Path, parent_key: str, tree: Tree) -> Result:
+    """The pieces of what is ordered on top of the parent, whose files `tree` has, and where apt installs what it must.
 
-    `parent_key` tells one parent from another. Whatever apt must install it installs in `root`.
+    `parent_key` tells one parent from another.
     """
-    shelf = Shelf(cache, Filters.of(root), Tree(parent))
-    before = Database.of(text_of(parent / STATUS))
+    shelf = Shelf(cache, Filters.of(tree.root), tree)
+    texts = {path: text_of(tree.root / path) for path in (STATUS, EXTENDED)}
+    before = Database.of(texts[STATUS])
     found = shelf.debs(order)
-    step = Step(order, shelf, parent_key, parent, root, found)
+    step = Step(order, shelf, parent_key, tree.root, found)
     own = scripted(found, shelf, order, before)
     rounds: list[list[str]] = []
     while True:  # until apt has met nothing that moves what is streamed
@@ -650,25 +677,23 @@ def pieces(order: debs.Order, cache: Path, parent_key: str, parent: Path, root: 
     packages = dict(sorted({**streams, **installed.packages}.items()))
     after = Database.of(installed.rest.about["status"])
     status = after.text([found[name] for name in streams])
-    texts = {
-        STATUS: status,
-        EXTENDED: automatic(text_of(parent / EXTENDED), order, found, before, Database.of(status)),
-    }
-    texts = {path: text for path, text in texts.items() if text != text_of(parent / path)}
+    now = {STATUS: status, EXTENDED: automatic(texts[EXTENDED], order, found, before, Database.of(status))}
     folders = {path for piece in packages.values() for path in piece.folders}
-    gone = [*whiteouts(installed.rest.about["gone"], folders, parent)]
-    state = compose(installed.rest, texts, gone, shelf)
+    gone = [*whiteouts(installed.rest.about["gone"], folders, tree)]
+    state = compose(installed.rest, {path: now[path] for path in now if now[path] != texts[path]}, gone, shelf)
     modes: Folders = {path: Mode(**mode) for path, mode in installed.rest.about["folders"].items()}
     for path in folders | (state.folders.keys() if state else set()):
-        if path not in modes and (there := shelf.tree.status(path)):
+        if path not in modes and (there := tree.status(path)):
             modes[path] = Mode.of(there)
     here = {name for names in rounds for name in names} if ran else set()
     lacking = [piece for name, piece in packages.items() if name not in here]
     return Result(packages, state, modes, [*lacking, *([state] if state else [])])
 
 
-def unpack_missing(result: Result, root: Path = Path("/")) -> None:
+def unpack_missing(result: Result, tree: Tree) -> None:
     """Complete the file system of the step with what was not installed there."""
+    tree.freeze()
+    root = tree.root
     for place in (root / path for piece in result.lacking for path in sorted(piece.folders)):
         if place.is_symlink() or place.is_file():
             place.unlink()

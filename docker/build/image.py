@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Make the packages of an image, and write the layers that the engine lacks of it as an archive: image.py PLAN ARCHIVE.
 
-This very file system is that of the image's parent, which is mounted, untouched, as PARENT, too. PLAN is a folder in
-which plan.json says what the image has (see `Plan`), with the lists and locks that it names. Beside the archive's own
-files there is ARCHIVE/pyrlab.json: the image's layers, and what is to be checked once they are in the engine.
+This very file system is that of the image's parent. PLAN is a folder in which plan.json says what the image has (see
+`Plan`), with the lists and locks that it names. Beside the archive's own files there is ARCHIVE/pyrlab.json: the layers
+of the image, and what is to be checked once they are in the engine.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ import wheels
 from pieces import FORMAT, Folders, Mode, Piece, Tar, sweep
 
 CACHE = Path("/opt")  # a cache mount: what was made before; at /opt, since an environment's files name their place
-PARENT = Path("/pyrlab/parent")
-ROOT = Path("/")
+PYTHON = Path("/pyrlab/base")  # the Python image, untouched
+TREE = debian.Tree(Path("/"), opt=Path("/pyrlab/opt"))  # of the parent
 BACKUPS = re.compile(r"etc/(\.pwd\.lock|[a-z]+-)")  # of whoever changed accounts: no image needs what was before
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -77,12 +77,12 @@ def root_layers(plan: Plan) -> list[oci.Layer]:
     piece = Piece(CACHE / "pieces" / f"root-{key}")
     if not piece.exists:
         tar = Tar()
-        for folder, folders, files in os.walk(PARENT):
+        for folder, folders, files in os.walk(PYTHON):
             folders.sort()
-            inside = Path(folder).relative_to(PARENT)
+            inside = Path(folder).relative_to(PYTHON)
             for path in (str(inside / name).removeprefix("./") for name in sorted([*folders, *files])):
                 if not BACKUPS.fullmatch(path):
-                    tar.from_disk(PARENT, path)
+                    tar.from_disk(PYTHON, path)
         compile_library(tar)
         tar.save(piece, {"ecosystem": "base", "name": plan.python})
     return oci.layers([(plan.python, [piece])], CACHE / "layers", {})
@@ -96,22 +96,12 @@ def compile_library(tar: Tar) -> None:
     if sys.base_prefix == "/usr":
         return
     for path in [path for path in tar.paths if path.startswith(f"{sys.base_prefix[1:]}/lib/python3")]:
-        if re.search(r"/(site-packages|test)/", path) or not path.endswith(".py") or not (PARENT / path).is_file():
+        if re.search(r"/(site-packages|test)/", path) or not path.endswith(".py") or not (PYTHON / path).is_file():
             continue
-        for name, content in wheels.with_bytecode(path, (PARENT / path).read_bytes()).items():
+        for name, content in wheels.with_bytecode(path, (PYTHON / path).read_bytes()).items():
             if name != path and name not in tar.paths:
                 tar.folder(name.rpartition("/")[0])
                 tar.file(name, content, Mode(0o644))
-
-
-def folders_of(pieces: list[Piece]) -> dict[str, Mode]:
-    """The folders of some pieces that the parent has, as it has them."""
-    found: dict[str, Mode] = {}
-    for path in {path for piece in pieces for path in piece.folders}:
-        place = PARENT / path
-        if place.is_dir() and not place.is_symlink():
-            found[path] = Mode.of(place.stat())
-    return found
 
 
 def distinct(groups: list[tuple[str, list[Piece]]]) -> list[tuple[str, list[Piece]]]:
@@ -133,7 +123,7 @@ def layers(
     """The layers of some packages, with `folders` as these are known; a `last` piece gets a layer of its own."""
     groups = distinct(grouping.groups(pieces, count - 1 if last else count, ecosystem))
     groups += [("state of the packages", [last])] if last else []
-    known = folders_of([piece for _, group in groups for piece in group]) | (folders or {})
+    known = TREE.folders_of(piece for _, group in groups for piece in group) | (folders or {})
     return oci.layers([(f"{ecosystem}: {about}", group) for about, group in groups], CACHE / "layers", known)
 
 
@@ -192,7 +182,7 @@ def main() -> None:
     if order and order.packages:
         events.step("Debian packages")
         count = plan.counts["Debian"]
-        installed = debian.pieces(order, CACHE, plan.parent or plan.python, PARENT, ROOT)
+        installed = debian.pieces(order, CACHE, plan.parent or plan.python, TREE)
         own += layers(installed.packages, "Debian", count, installed.state, installed.folders)
     if plan.own_wheels:
         events.step("Python packages")
@@ -200,7 +190,7 @@ def main() -> None:
         own += [layer for made in found for layer in layers(*made)]
     if fetched:
         events.step("R packages")
-        library = r.library(fetched, lambda: debian.unpack_missing(installed), CACHE / "pieces")
+        library = r.library(fetched, lambda: debian.unpack_missing(installed, TREE), CACHE / "pieces")
         own += layers(library, "R", plan.counts["R"])
         lines["R"] = {name: written(line) for name, line in fetched.lines.items()}
     settings = plan.settings or {"Env": [f"PATH={os.environ['PATH']}"], "Cmd": ["python3"]}

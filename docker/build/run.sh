@@ -5,7 +5,8 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 export PYTHONPATH=/pyrlab/python PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 PYTHONUNBUFFERED=1
 unset VIRTUAL_ENV SSL_CERT_FILE REQUESTS_CA_BUNDLE NODE_EXTRA_CA_CERTS
 if [ -e /pyrlab/dpkg.cfg ] && ! cmp -s /pyrlab/dpkg.cfg /etc/dpkg/dpkg.cfg.d/pyrlab; then
-    install -m 644 /pyrlab/dpkg.cfg /etc/dpkg/dpkg.cfg.d/pyrlab
+    export ADDED=/etc/dpkg/dpkg.cfg.d/pyrlab
+    install -m 644 /pyrlab/dpkg.cfg "$ADDED"
 fi
 tool=$1
 shift

@@ -1,11 +1,11 @@
-"""What a tree of files has, and in what it differs from another, as a build step's root from its parent."""
+"""What a tree of files has, and in what it differs from what it had, as a build step's root once apt has installed."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +28,16 @@ class Entry:
     path: str
     status: os.stat_result
     target: str | None  # of a symbolic link
+    attributes: dict[str, bytes]  # extended ones, such as capabilities
 
     def same(self, other: Entry | None) -> bool:
         """Whether both are the same to a reader; folders do not count their time or size."""
         if other is None:
             return False
         a, b = self.status, other.status
-        if (a.st_mode, a.st_uid, a.st_gid, self.target) != (b.st_mode, b.st_uid, b.st_gid, other.target):
+        if (a.st_mode, a.st_uid, a.st_gid) != (b.st_mode, b.st_uid, b.st_gid):
+            return False
+        if (self.target, self.attributes) != (other.target, other.attributes):
             return False
         return not stat.S_ISREG(a.st_mode) or (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
 
@@ -53,31 +56,28 @@ def scan(root: Path) -> dict[str, Entry]:
                 status = item.stat(follow_symlinks=False)
                 if status.st_dev != device or EXCLUDED.match(path):
                     continue
-                entries[path] = Entry(path, status, os.readlink(item.path) if item.is_symlink() else None)
+                target = os.readlink(item.path) if item.is_symlink() else None
+                entries[path] = Entry(path, status, target, attributes(item.path))
                 if item.is_dir(follow_symlinks=False):
                     pending.append(path)
     return entries
 
 
-def changed(root: Path, parent: Path) -> tuple[dict[str, Entry], list[str]]:
-    """What the tree `root` has and `parent` has not, or has otherwise; and what is gone.
+def changed(root: Path, before: Mapping[str, Entry]) -> tuple[dict[str, Entry], list[str]]:
+    """What the tree `root` has that was not there `before`, or otherwise; and what is gone.
 
-    Gone is whatever `parent` has and `root` has not, and a folder that is none any more, or was none; of a folder with
-    all that was in it, the folder.
+    Gone is what was there and is not, and a folder that is none any more, or was none; of a folder with all that was in
+    it, the folder.
     """
-    after, before = scan(root), scan(parent)
+    after = scan(root)
     gone: list[str] = []
     for path in sorted(before, key=lambda path: path.split("/")):
         if gone and path.startswith(f"{gone[-1]}/"):
             continue
         now = after.get(path)
-        if is_folder(now) != is_folder(before[path]) if now else not present(root, path):
+        if now is None or is_folder(now) != is_folder(before[path]):
             gone.append(path)
-    return {
-        path: entry
-        for path, entry in after.items()
-        if not entry.same(before.get(path)) or attributes(f"{root}{path}") != attributes(f"{parent}{path}")
-    }, gone
+    return {path: entry for path, entry in after.items() if not entry.same(before.get(path))}, gone
 
 
 def is_folder(entry: Entry) -> bool:
@@ -85,18 +85,8 @@ def is_folder(entry: Entry) -> bool:
     return stat.S_ISDIR(entry.status.st_mode)
 
 
-def present(root: Path, path: str) -> bool:
-    """Whether `root` has `path`, or had it before something was mounted there, as a step's /etc/hosts is."""
-    nearest = Path(f"{root}{path}")
-    if os.path.lexists(nearest):
-        return True
-    while not os.path.lexists(nearest):
-        nearest = nearest.parent
-    return nearest.lstat().st_dev != root.lstat().st_dev
-
-
 def attributes(path: str) -> dict[str, bytes]:
-    """The extended attributes of `path`, such as capabilities, but for the host's own labels."""
+    """The extended attributes of `path`, but for the host's own labels."""
     names = os.listxattr(path, follow_symlinks=False)
     return {name: os.getxattr(path, name, follow_symlinks=False) for name in names if name != "security.selinux"}
 

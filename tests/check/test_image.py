@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import debian
 import grouping
 import image
 from pieces import FOLDER, Mode, Piece, Tar, opened
@@ -49,23 +50,28 @@ def test_a_file_of_two_layers(tmp_path: Path) -> None:
     assert image.distinct(groups) == groups
 
 
-def test_layers_stand_on_the_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layers_stand_on_the_parent(tmp_path: Path, frozen: bool) -> None:
     """A folder that the parent has stays as it is there; one that it has as a link is the package's own affair."""
     parent = tmp_path / "parent"
     (parent / "opt").mkdir(parents=True)
     (parent / "opt").chmod(0o2770)
     (parent / "lib").symlink_to("opt")
-    monkeypatch.setattr(image, "PARENT", parent)
+    tree = debian.Tree(parent)
     piece = made(tmp_path, "one", "opt/new/one", "lib/one")
     status = (os.getuid(), (parent / "opt").stat().st_gid)
-    assert image.folders_of([piece]) == {"opt": Mode(0o2770, *status)}
+    if frozen:  # since something is installed
+        tree.freeze()
+        (parent / "opt").chmod(0o755)
+        (parent / "opt/new").mkdir()
+    assert tree.folders_of([piece]) == {"opt": Mode(0o2770, *status)}
     assert piece.folders["opt"] == FOLDER
 
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_how_many_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Packages and their state keep to the number of layers that they have, the state on top."""
-    monkeypatch.setattr(image, "PARENT", tmp_path)
+    monkeypatch.setattr(image, "TREE", debian.Tree(tmp_path))
     monkeypatch.setattr(image, "CACHE", tmp_path)
     pieces = {name: made(tmp_path, name, f"opt/{name}") for name in map(str, range(9))}
     large = Tar()

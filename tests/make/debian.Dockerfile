@@ -15,7 +15,6 @@ RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrla
 FROM parent AS first
 ARG PACKAGES
 RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrlab/tools \
-    --mount=type=bind,from=parent,target=/pyrlab/parent \
     --mount=type=cache,id=pyrlab-apt-lists,target=/var/lib/apt/lists,sharing=locked \
     --mount=type=secret,id=ca,mode=0444 --mount=type=secret,id=network \
     python3 -B /context/debian_step.py /pyrlab/out /pyrlab/cache ${PACKAGES}
@@ -24,7 +23,7 @@ RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrla
 FROM parent AS second
 ARG PACKAGES
 RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrlab/tools \
-    --mount=type=bind,from=parent,target=/pyrlab/parent --mount=type=bind,from=first,source=/pyrlab/cache,target=/pyrlab/known \
+    --mount=type=bind,from=first,source=/pyrlab/cache,target=/pyrlab/known \
     --mount=type=cache,id=pyrlab-apt-lists,target=/var/lib/apt/lists,sharing=locked \
     --mount=type=secret,id=ca,mode=0444 --mount=type=secret,id=network \
     cp -r /pyrlab/known /pyrlab/cache && \

@@ -17,8 +17,6 @@ import debs
 import network
 import pieces
 
-PARENT = Path("/pyrlab/parent")
-
 
 def decompressed(frames: list[bytes]) -> bytes:
     """What frames hold."""
@@ -35,7 +33,8 @@ def main() -> None:
         return
     versions, removed = debs.plan(names, {}, "list.txt")
     order = debs.Order(names, debs.described(versions), "list.lock", removed)
-    result = debian.pieces(order, Path(cache), "parent", PARENT)
+    tree = debian.Tree(Path("/"))
+    result = debian.pieces(order, Path(cache), "parent", tree)
     assert result.state
     Path(out).mkdir(parents=True)
     for number, group in enumerate(([*result.packages.values()], [result.state])):
@@ -44,7 +43,7 @@ def main() -> None:
     lacking = [piece.key for piece in result.lacking]
     told = {"installed": sorted(name for name, piece in result.packages.items() if piece.key not in lacking)}
     (Path(out) / "told.json").write_text(json.dumps(told))
-    debian.unpack_missing(result)
+    debian.unpack_missing(result, tree)
 
 
 main()
