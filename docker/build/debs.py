@@ -18,11 +18,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
+from urllib.parse import unquote
 
 import events
 import lists
@@ -247,10 +249,10 @@ class Order:
 
 
 def roots() -> list[str]:
-    """The addresses of the archives that apt is told to use."""
-    command = [*APT, "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
-    shown = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
-    return [root.rstrip("/") for root in dict.fromkeys(shown.split())]
+    """The addresses of the archives that apt is told to use, that of most suites first; it need not know them yet."""
+    shown = subprocess.run(["apt-get", "update", "--print-uris"], stdout=subprocess.PIPE, text=True).stdout
+    suites = Counter(re.findall(r"^'(\S+?)/(?:dists/\S+|(?:\./)?)InRelease'", shown, re.MULTILINE))
+    return [root for root, _ in suites.most_common()]
 
 
 def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
@@ -269,7 +271,10 @@ def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
             if jobs:
                 words += network.run([*HELPER, *chain.from_iterable(jobs)]).stderr
             for name in (name for name, part in parts.items() if part.exists()):
-                shutil.copyfile(parts[name], found[name])  # of a folder of this machine apt makes a link
+                whole = shutil.copyfile(
+                    parts[name], f"{parts[name]}.whole"
+                )  # of what is on this machine apt makes a link
+                Path(whole).replace(found[name])
     if lacking := {name: packages[name].version for name, path in found.items() if not path.exists()}:
         raise events.Stop(lost(lacking, lock, words))
     for path in found.values():
@@ -279,7 +284,8 @@ def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
 
 def lost(versions: Versions, lock: str, words: str) -> Problem:
     """Why some locked packages could not be fetched, told from apt's words."""
-    if other := next((name for name in versions if re.search(rf"/{name}_\S+\s+Hash Sum mismatch", words)), ""):
+    mismatches = re.findall(r"/([^/\s_]+)_\S+\s+Hash Sum mismatch", unquote(words))
+    if other := next((name for name in versions if name in mismatches), ""):
         what = f"the file of {other} {versions[other]} that the archive serves is not the one that was locked"
         return Problem(f"{what}; if it is to be trusted, type make upgrade P={other}", lock)
     update()

@@ -127,15 +127,19 @@ def test_changed_by_hand(checkout: Path) -> None:
 
 
 @pytest.mark.usefixtures("own_images")
-def test_another_file_than_locked(checkout: Path) -> None:
-    """What the index serves in the place of what was locked does not get into an image."""
+@pytest.mark.parametrize(
+    ("lock", "name", "called", "whose"),
+    [("requirements", "cowsay", "cowsay", "index"), ("base_debs", "less", r"less \S+", "archive")],
+)
+def test_another_file_than_locked(checkout: Path, lock: str, name: str, called: str, whose: str) -> None:
+    """What is served in the place of what was locked does not get into an image."""
     set_list(checkout, "cowsay")
     succeeded(make(checkout, "lock"))
-    forge(checkout, "requirements", "cowsay")
+    forge(checkout, lock, name)
     before = state(checkout)
     said = refusal(make(checkout, "build"))
-    what = "the file of cowsay that the index serves is not the one that was locked"
-    assert said == f"pyrlab: requirements.lock: {what}; if it is to be trusted, type make upgrade P=cowsay"
+    what = f"the file of {called} that the {whose} serves is not the one that was locked"
+    assert re.fullmatch(f"pyrlab: {lock}.lock: {what}; if it is to be trusted, type make upgrade P={name}", said)
     assert state(checkout) == before
 
 
