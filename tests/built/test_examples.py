@@ -142,15 +142,15 @@ def test_extend_as_an_image(images: str, tmp_path: Path) -> None:
     shutil.copy(checkout / "examples/extend/requirements.txt", checkout / "course.txt")
     with (checkout / "images.toml").open("a") as table:
         table.write((checkout / "examples/extend/images.toml").read_text())
-    port, books, tag = free_port(), tmp_path / "books", f"extend-{MINE}"
+    port, books, tag, project = free_port(), tmp_path / "books", f"extend-{MINE}", f"{PROJECT}-extend"
     shutil.copytree(checkout / "examples/extend/notebooks", books)
 
     def make(*targets: str) -> Run:
-        return run_make(checkout, *targets, TAG=tag, COURSEPORT=port, FILES=str(books))
+        return run_make(checkout, *targets, TAG=tag, PROJECT=project, COURSEPORT=port, FILES=str(books))
 
     with tagged(tag, TAG):
         try:
-            with running_lab("course", make, PROJECT, books, port) as lab:
+            with running_lab("course", make, project, books, port) as lab:
                 notebook = "jupyter nbconvert --to markdown --execute --stdout work/explain.ipynb"
                 assert "petal width (cm)" in docker("exec", lab.container, "sh", "-c", notebook)
             assert "\neli5==" in (checkout / "course.lock").read_text()
