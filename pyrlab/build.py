@@ -299,9 +299,10 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
         now.progress.erase()
         for note in [*now.progress.notes(), *locks.notes(before, locks.read(ROOT)), *locks.moved_on(moved)]:
             print(f"pyrlab: {note}", file=sys.stderr)
+        if any(image.seconds for image in images):
+            forget_steps()
     finally:
         sweep()
-        forget_steps()
     return images
 
 
