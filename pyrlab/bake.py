@@ -33,6 +33,7 @@ GONE = "error reading from server|Cannot connect to the Docker daemon|error duri
 STUMBLE = rf"{LOST}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
 # In BuildKit's words about what pyrlab's steps have made, which no later build can use.
 USED_UP = re.compile("/run.sh (image|check|manifest|resolve|debs|r.py lock)|/pyrlab/(archive|manifest|files|lock)/")
+MANY = 200  # records of such that may be left: each takes BuildKit some time to keep, and some to remove
 WAITING = "waiting for another build of yours"
 PAUSE = 5  # seconds, for what keeps it busy to get on
 
@@ -97,13 +98,14 @@ def turn() -> Iterator[None]:
 
 
 def forget_steps() -> None:
-    """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from.
+    """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from, once it is much.
 
     It would fill the disk until BuildKit's own bound; and engines before 27.4 do not start any more where some hundred
     images of many layers are known, since they look up each layer once for each one above it (moby/moby#48569).
     """
     with turn():
-        if ids := used_up(docker("buildx", "du", "--verbose", check=False)):
+        ids = used_up(docker("buildx", "du", "--verbose", check=False))
+        if len(ids) > MANY:
             docker("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"', check=False)
 
 
