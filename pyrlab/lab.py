@@ -144,7 +144,7 @@ def files_folder() -> Path:
 
 def claim_homes(*names: str) -> None:
     """Make the volumes of labs: of those `names`, and as Compose does whatever it starts, of all that are services."""
-    for lab in {*filter(has_service, labs()), *names}:
+    for lab in dict.fromkeys([*names, *filter(has_service, labs())]):
         project, service = compose(lab)
         owner.claim_volume(home_volume(lab), project, f"{service}-home")
 
