@@ -110,7 +110,10 @@ def load(archive: IO[bytes]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     command = ["docker", "load", "--quiet"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe) as loading:
+    # Ctrl-C ends what writes the archive, and so this; ended itself it would leave the engine to go on unseen.
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, start_new_session=True
+    ) as loading:
         assert loading.stdin and loading.stderr
         tee = Tee(archive, loading.stdin)
         # Of a build step that has failed there is nothing to read; where the engine takes no more, it says why.
