@@ -205,6 +205,8 @@ def publish(asked: bool) -> None:
     for name in names():
         lock, before = Lock.read(STAGED, name), Lock.read(ROOT, name)
         follows = lock.content != before.content and written.intersection(rests_on(name))
+        if lock == before:
+            (APART / f"{name}.of").unlink(missing_ok=True)  # what was apart is of lists that are no more
         if not lock.inputs.strip("0") or lock == before:
             continue
         if asked or follows or before.is_old or lock.lists != before.lists:

@@ -198,6 +198,16 @@ def test_another_committed_lock_counts_again(places: Path) -> None:
     assert locks.Lock.read(places / "STAGED", "base_debs").content == curl(3)
 
 
+def test_what_was_kept_apart_ends_with_its_cause(places: Path) -> None:
+    """Once the committed lock is right again, builds go by it, and lock nothing anew each time."""
+    committed = locks.Lock.read(places / "ROOT", "base_debs")
+    write(places / "STAGED", curl(2))
+    locks.publish(asked=False)
+    committed.write(places / "STAGED")
+    locks.publish(asked=False)
+    assert locks.current("base_debs") == committed
+
+
 @pytest.mark.parametrize(("lists", "asked"), [("1" * 16, True), ("2" * 16, False)], ids=["asked", "list-changed"])
 def test_a_lock_is_written_where_one_wants_it(places: Path, lists: str, asked: bool) -> None:
     """A changed list, or make lock, brings the new lock into the checkout."""
