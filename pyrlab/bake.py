@@ -109,16 +109,25 @@ def forget_steps() -> None:
             docker("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"', check=False)
 
 
-def used_up(records: str) -> set[str]:
+def cache_records(shown: str) -> dict[str, tuple[str, set[str]]]:
+    """The records of BuildKit's cache that buildx shows, by id: the text about each, and the ids of its parents."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for record in re.split(r"^ID:\s+", shown, flags=re.MULTILINE)[1:]:
+        name, *parents = re.findall(r"\b[a-z0-9]{25}\b", record)
+        found[name] = record, {*parents}
+    return found
+
+
+def used_up(shown: str) -> set[str]:
     """The ids of the records of BuildKit's cache that no later build can use, and that nothing else rests on."""
+    records = cache_records(shown)
+    parents = {name: above for name, (_, above) in records.items()}
     found: set[str] = set()
-    parents: dict[str, list[str]] = {}
-    for record in re.split(r"\n\n(?=ID:)", records):
-        about = dict(re.findall(r"^([A-Z][a-z ]+|ID):\s+(.*)$", record, re.MULTILINE))
-        parents[about.get("ID", "")] = re.findall(r"\w+", f"{about.get('Parent', '')} {about.get('Parents', '')}")
+    for name, (record, _) in records.items():
+        about = dict(re.findall(r"^([A-Z][a-z ]+):\s+(.*)$", record, re.MULTILINE))
         layer = "Description" not in about and about.get("Shared") == "true"  # of an image of the store
         if about.get("Type") == "regular" and (layer or USED_UP.search(record)):
-            found.add(about["ID"])
+            found.add(name)
     pending = [*found]
     while pending:
         new = {parent for parent in parents.get(pending.pop(), ()) if parent not in found}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 
 from pyrlab import idmap, owner, trial
+from pyrlab.bake import cache_records
 from pyrlab.docker import CACHE, Problem, docker, drop_image, inspect, parameter, run_main, tag_of
 from pyrlab.images import labs, table
 from pyrlab.lab import compose, container_name, home_volume, mount_point
@@ -74,14 +74,9 @@ def cache_ids() -> list[str]:
     Every step of pyrlab's names a path below /pyrlab, every cache mount an id that starts with pyrlab; but
     BuildKit prunes by id, not by description. 12 characters tell the ids apart and keep the command short.
     """
-    ids: dict[str, set[str]] = {}  # of the records, each with those of its parents
-    found: set[str] = set()
-    for record in re.split(r"^ID:\s+", docker("buildx", "du", "--verbose"), flags=re.MULTILINE)[1:]:
-        name, *parents = re.findall(r"\b[a-z0-9]{25}\b", record)
-        ids[name] = set(parents)
-        if "pyrlab" in record:
-            found.add(name)
-    while more := {name for name, parents in ids.items() if name not in found and parents & found}:
+    records = cache_records(docker("buildx", "du", "--verbose"))
+    found = {name for name, (record, _) in records.items() if "pyrlab" in record}
+    while more := {name for name, (_, parents) in records.items() if name not in found and parents & found}:
         found |= more
     return sorted(name[:12] for name in found)
 

@@ -102,7 +102,6 @@ class Saved:
         self.last = entry["Layers"][-1]  # the archive's name for the layer on top
         self.digests: tuple[str, ...] = tuple(config["rootfs"]["diff_ids"])
         self.layers = dict(zip(self.digests, (sizes[path] for path in entry["Layers"]), strict=True))
-        self.blobs = [(f"sha256:{path.rpartition('/')[2]}", sizes[path]) for path in entry["Layers"]]
 
 
 def read_archive(stream: IO[bytes], name: str) -> list[Saved]:

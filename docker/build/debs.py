@@ -350,11 +350,6 @@ def preferred(versions: Versions) -> list[str]:
     return [f"--option=Dir::Etc::Preferences={preferences}"]
 
 
-def simulate(names: list[str], keep: Versions, whose: str, lines: Sequence[lists.Line] = ()) -> Versions:
-    """What apt would install, as `plan` has it."""
-    return plan(names, keep, whose, lines)[0]
-
-
 def plan(names: list[str], keep: Versions, whose: str, lines: Sequence[lists.Line] = ()) -> tuple[Versions, list[str]]:
     """What apt would install for packages that are known, dependencies and upgrades included, and what it would remove.
 

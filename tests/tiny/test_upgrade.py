@@ -202,7 +202,7 @@ def test_a_locked_debian_version_gives_way(asked: str, expected: dict[str, str],
         for name, version, needs in ARCHIVE
     )
     (tmp_path / "Packages").write_text("\n".join(entries).replace("Depends: \n", ""))
-    code = f"import debs; print(debs.simulate({asked.split()}, dict(app='1', liba='1'), 'base_debs.txt'))"
+    code = f"import debs; print(debs.plan({asked.split()}, dict(app='1', liba='1'), 'base_debs.txt')[0])"
     script = f"""
         rm -rf /etc/apt/sources.list.d/*
         echo 'deb [trusted=yes] file:/archive ./' >/etc/apt/sources.list
