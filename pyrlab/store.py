@@ -81,14 +81,20 @@ def layers_of(image: str) -> Layers:
 def manifest_of(identity: str, image: str) -> dict[str, Any]:
     """The manifest of an image, by whose digest the engine knows it: saving the image stops where it has come by."""
     with subprocess.Popen(["docker", "image", "save", image], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         try:
-            with tarfile.open(fileobj=process.stdout, mode="r|") as files:
-                for member in files:
-                    if member.name.endswith(identity.removeprefix("sha256:")) and (file := files.extractfile(member)):
-                        found: dict[str, Any] = json.loads(file.read())
-                        return found
+            return document(process.stdout, identity, image)
         finally:
             process.kill()
+
+
+def document(archive: IO[bytes], digest: str, image: str) -> dict[str, Any]:
+    """The document of this digest in an archive of an image, read no further; raises Problem where there is none."""
+    with tarfile.open(fileobj=archive, mode="r|") as files:
+        for member in files:
+            if member.name.endswith(digest.removeprefix("sha256:")) and (file := files.extractfile(member)):
+                found: dict[str, Any] = json.loads(file.read())
+                return found
     raise Problem(f"the engine does not give the manifest of {image}")
 
 

@@ -15,6 +15,7 @@ import zstandard
 
 import oci
 from pieces import FOLDER, Mode, Piece, Tar
+from pyrlab import store
 from pyrlab.contents import read_archive
 
 SETTINGS = {"Env": ["PATH=/usr/bin"], "Cmd": ["python3"]}
@@ -102,7 +103,9 @@ def test_what_make_reads_of_an_archive(image: oci.Image) -> None:
             archive.addfile(member, io.BytesIO(content))
     stream.seek(0)
     [saved] = read_archive(stream, "own.tar")
-    assert saved.blobs == [(layer.digest, layer.size) for layer in image.layers]
+    stream.seek(0)
+    blobs = store.document(stream, sha256(image.manifest), "own:mine")["layers"]
+    assert [(blob["digest"], blob["size"]) for blob in blobs] == [(layer.digest, layer.size) for layer in image.layers]
     assert saved.layers == {layer.diff_id: layer.size for layer in image.layers}
 
 
