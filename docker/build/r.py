@@ -679,9 +679,10 @@ def compiles(archive: bytes) -> bool:
 
 
 def cache_key(name: str, fetched: Fetched) -> str:
-    """A digest of all that an installed package is made of: its archive, R, and what it needs."""
+    """A digest of all that an installed package is made of: its archive, R, Debian's headers, and what it needs."""
     package = fetched.packages[name]
-    total = hashlib.sha256(f"{FORMAT} {fetched.debian.get('r-base-core')} {package.sha256}".encode())
+    headers = sorted(pin for pin in fetched.debian.items() if pin[0].endswith("-dev"))
+    total = hashlib.sha256(f"{FORMAT} {fetched.debian.get('r-base-core')} {headers} {package.sha256}".encode())
     for need in sorted(package.needs):
         if need in fetched.packages:
             total.update(cache_key(need, fetched).encode())
