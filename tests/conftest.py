@@ -47,6 +47,7 @@ from servers import Squid, free_port, serve_files, serve_squid
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LEFT = pytest.StashKey[list[str]]()
+BEFORE = pytest.StashKey[list[str]]()
 
 # One worker runs the modules that share another machine.
 ON_ONE_HOST = (
@@ -90,13 +91,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"LEFT BEHIND: {thing}", red=True, bold=True)
 
 
+def tries_engine(config: pytest.Config) -> bool:
+    """Whether this is the process that sees what all workers leave on an engine."""
+    return not (hasattr(config, "workerinput") or config.option.collectonly or shutil.which("docker") is None)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Note what whoever works in this checkout has on the engine already."""
+    session.config.stash[BEFORE] = left_behind() if tries_engine(session.config) else []
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove the tiny images, once no worker needs them any more; fail where anything else is left on the engine."""
-    if hasattr(session.config, "workerinput") or session.config.option.collectonly or shutil.which("docker") is None:
+    if not tries_engine(session.config):
         return
     if any("tiny" in argument for argument in session.config.args):
         remove_images(CHANGED, TINY)
-    session.config.stash[LEFT] = left_behind()
+    session.config.stash[LEFT] = left_behind(session.config.stash[BEFORE])
     if session.config.stash[LEFT]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 from checkout import CHANGED, MINE, NAMES, ROOT, TAG, TINY
@@ -20,12 +21,13 @@ STAYS = {f"pyrlab_tag_{TAG}", "pyrlab_proxies"}
 SHARED = {f"{name}:{tag}" for name in NAMES for tag in (TINY, CHANGED)}  # of runs of several lanes
 
 
-def left_behind() -> list[str]:
-    """What bears the name that this checkout's tests give, or is this checkout's own; and a bridge that is gone."""
+def left_behind(before: Collection[str] = ()) -> list[str]:
+    """What bears the name that this checkout's tests give, or is its own and was not there `before`; a lost bridge."""
     found = [] if BRIDGE.exists() or not HAD_BRIDGE else ["the engine's bridge docker0 is gone"]
     for kind, command in LISTS.items():
         listed = subprocess.run(["docker", *command], capture_output=True, text=True).stdout
         for name, _, checkout in (line.partition("\t") for line in listed.splitlines()):
-            if (f"-{MINE}" in name or checkout == str(ROOT)) and name not in STAYS | SHARED:
-                found.append(f"{kind} {name}")
+            thing = f"{kind} {name}"
+            if f"-{MINE}" in name or (checkout == str(ROOT) and thing not in before):
+                found += [] if name in STAYS | SHARED else [thing]
     return found
