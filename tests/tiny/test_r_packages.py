@@ -121,7 +121,7 @@ def test_binaries(checkout: Path, binary: WebServer) -> None:
 
 
 def refused(checkout: Path, source: WebServer, line: str) -> tuple[str, str]:
-    """pyrlab's sentence about a line that cannot be had, and all that was printed; the image stays what it was."""
+    """What pyrlab says of a line that cannot be had, and all that was printed; the image stays what it was."""
     before = docker("image", "inspect", f"rlab:{OWN}", "--format", "{{.Id}}")
     built = build(checkout, source, "IRkernel", line)
     assert built.returncode != 0
