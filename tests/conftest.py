@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ from servers import Squid, free_port, serve_files, serve_squid
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LEFT = pytest.StashKey[list[str]]()
-BEFORE = pytest.StashKey[list[str]]()
+BEFORE = pytest.StashKey[Collection[str]]()
 
 # One worker runs the modules that share another machine.
 ON_ONE_HOST = (
@@ -98,7 +98,8 @@ def tries_engine(config: pytest.Config) -> bool:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Note what whoever works in this checkout has on the engine already."""
-    session.config.stash[BEFORE] = left_behind() if tries_engine(session.config) else []
+    if tries_engine(session.config):
+        session.config.stash[BEFORE] = left_behind()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
