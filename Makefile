@@ -38,7 +38,7 @@ RUNS       ?= 3                         # how often make bench measures, half an
 
 # What the environment has stays as it is; elsewhere a $ that begins no $(…) and no ${…} is meant as it stands, too, as in
 # $HOME or a password. Blanks around a value are taken off for whatever a recipe runs, but strip would take off those in
-# a path, too: of these, as the quotation marks of all, they are where they are read (pyrlab/parameters.py).
+# a path, too: of these, as the quotation marks of all, they are where they are read (pyrlab/host/parameters.py).
 PARAMETERS := PORT RPORT PYRPORT TBPORT FILES TZ SHM PYTHONBASE BASE CRAN BIOC APTPROXY PIPPROXY PIPHOST http_proxy https_proxy \
   no_proxy CACERT TAG PROJECT ENGINE HOST SSH_OPTIONS P A B APTPORT PIPPORT SAVE RUNS
 parenthesis := $$(
@@ -52,7 +52,7 @@ unexport TZ # for programs of this machine an empty one is UTC
 endif
 
 # Whatever the language of this machine is, files and sentences are UTF-8, and modules are looked for here.
-RUN := PYTHONUTF8=1 PYTHONIOENCODING= PYTHONSAFEPATH= PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab
+RUN := PYTHONUTF8=1 PYTHONIOENCODING= PYTHONSAFEPATH= PYTHONDONTWRITEBYTECODE=1 python3 -m pyrlab.host
 
 .DEFAULT_GOAL := help
 # The images of images.toml; what is no lab, pyrlab refuses to start.

@@ -31,9 +31,9 @@ from urllib.request import urlopen
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from pyrlab import base
-from pyrlab.docker import ROOT, docker, inspect
-from pyrlab.images import table
+from pyrlab.host import base
+from pyrlab.host.docker import ROOT, docker, inspect
+from pyrlab.model.images import table
 from remote import execute
 from servers import free_port, serve_registry
 

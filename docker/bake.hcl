@@ -1,4 +1,4 @@
-# How BuildKit is asked for what make wants, one image at a time. Every variable is set by pyrlab/build.py; to look at
+# How BuildKit is asked for what make wants, one image at a time. Every variable is set by pyrlab/host/build.py; to look at
 # what BuildKit is given: docker buildx bake -f docker/bake.hcl --print
 
 variable "PYTHON" { default = "target:debian" } # or docker-image://python:…
@@ -46,7 +46,7 @@ target "bootstrap" {
 # What getting online takes comes in secrets, so that nothing of it is in an image.
 target "secrets" {
   context = "."
-  args    = { SOURCE_DATE_EPOCH = "1767225600" } # 2026-01-01; as in docker/build/pieces.py
+  args    = { SOURCE_DATE_EPOCH = "1767225600" } # 2026-01-01; as in pyrlab/steps/pieces.py
   secret  = concat(["id=network,env=NETWORK"], CACERT == "" ? [] : ["id=ca,src=${CACERT}"])
   attest  = ["type=provenance,disabled=true"] # provenance holds the time of the build
 }
@@ -56,10 +56,10 @@ target "online" {
   contexts = { python = PYTHON }
 }
 
-# The steps of docker/build, which serve every image.
+# The steps of docker/steps, which serve every image.
 target "steps" {
   inherits   = ["online"]
-  dockerfile = "docker/build/Dockerfile"
+  dockerfile = "docker/steps/Dockerfile"
   args = {
     UV_VERSION        = "0.13.8"
     PACKAGING_VERSION = "26.4"

@@ -40,7 +40,7 @@ from checkout import (
 )
 from host import Host, run_host
 from left import left_behind
-from pyrlab import base, build
+from pyrlab.host import base, build
 from servers import Squid, free_port, serve_files, serve_squid
 
 # A background job of a script ignores Ctrl-C and hands that down to what it starts; here some test types it.

@@ -11,10 +11,9 @@ fi
 ruff check --quiet .
 ruff format --quiet --check .
 mypy pyrlab
-mypy docker/build
 mypy docker/sbom
 mypy docker/run/*.py docker/run/pdf
 mypy tests
-MYPYPATH=docker/build:tests:tests/make mypy bench
+MYPYPATH=.:tests:tests/make mypy bench
 git ls-files -z --cached --others --exclude-standard '*.sh' | xargs -0 shellcheck
 hadolint docker/*/Dockerfile tests/make/*.Dockerfile

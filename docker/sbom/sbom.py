@@ -28,9 +28,9 @@ from spdx_tools.spdx import model as spdx
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 from spdx_tools.spdx.writer.json.json_writer import write_document_to_file
 
-import events
+from pyrlab.model import events
 
-Manifest = dict[str, Any]  # as docker/build/manifest.py writes it, with the image's digest
+Manifest = dict[str, Any]  # as pyrlab/steps/manifest.py writes it, with the image's digest
 MADE = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC)
 SPACE = "https://pyrlab.invalid/sbom"  # for names that must be unique, not addresses
 SPDX = get_spdx_licensing()

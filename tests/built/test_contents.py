@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-import manifest as contents_of
 from checkout import NAMES, ROOT, TAG, copy_checkout, docker, run_make
+from pyrlab.steps import manifest as contents_of
 
 # What a package manager itself says is installed, a line each: name and version.
 ASKED = {

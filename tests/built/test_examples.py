@@ -29,7 +29,7 @@ from checkout import (
     running_lab,
     tagged,
 )
-from pyrlab.online import BUNDLE, BUNDLES
+from pyrlab.host.online import BUNDLE, BUNDLES
 from servers import free_port
 
 DEVCONTAINER_USER = 4321

@@ -23,7 +23,7 @@ import colleague
 from checkout import ROOT, TAG, docker
 
 sys.path.append(str(ROOT / "docker" / "build"))
-import lists
+from pyrlab.model import lists
 
 # Every image with all that it is made of, its parents' part first.
 IMAGES = {

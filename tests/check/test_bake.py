@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pyrlab import bake
-from pyrlab.docker import Problem
-from pyrlab.progress import Progress
+from pyrlab.host import bake
+from pyrlab.host.progress import Progress
+from pyrlab.model.problem import Problem
 
 # What Buildx 0.13 says where BuildKit could not write its history in time.
 WORDS = "ERROR: failed to solve: DeadlineExceeded: context deadline exceeded"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pyrlab import base
-from pyrlab.docker import Problem
+from pyrlab.host import base
+from pyrlab.model.problem import Problem
 
 
 def test_neither_registry_nor_debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

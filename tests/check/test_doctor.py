@@ -128,14 +128,16 @@ def test_windows_line_ends(checkout: Path) -> None:
 
 def test_checkout_on_windows(tmp_path: Path) -> None:
     """Git of Windows, which turns line ends round by itself, leaves those of a checkout alone."""
-    for name in ("Makefile", "requirements.txt", ".gitattributes", "pyrlab/engine.sh"):
+    for name in ("Makefile", "requirements.txt", ".gitattributes", "pyrlab/host/engine.sh"):
         (tmp_path / "origin" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / "origin" / name)
     git(tmp_path / "origin", "init", "--quiet")
     git(tmp_path / "origin", "add", ".")
     git(tmp_path / "origin", "commit", "--quiet", "--message=all")
     git(tmp_path, "clone", "--quiet", "--config=core.autocrlf=true", "origin", "copy")
-    assert b"\r" not in (tmp_path / "copy/pyrlab/engine.sh").read_bytes() + (tmp_path / "copy/Makefile").read_bytes()
+    assert (
+        b"\r" not in (tmp_path / "copy/pyrlab/host/engine.sh").read_bytes() + (tmp_path / "copy/Makefile").read_bytes()
+    )
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def test_old_python(checkout: Path) -> None:
 )
 def test_no_traceback(work: str, sentence: str) -> None:
     """What the system refuses is one sentence with the file and the reason."""
-    imports = "import shutil, subprocess\nfrom pathlib import Path\nfrom pyrlab.docker import run_main"
+    imports = "import shutil, subprocess\nfrom pathlib import Path\nfrom pyrlab.host.docker import run_main"
     program = f"{imports}\ndef work():\n    {work}\nrun_main(work)"
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert run.stderr == (f"pyrlab: {sentence}\n" if sentence else "")

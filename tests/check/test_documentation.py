@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT, run_make, succeeded
-from pyrlab import help as makefile_help
-from pyrlab.images import labs, lineage, table
+from pyrlab.host import help as makefile_help
+from pyrlab.model.images import labs, lineage, table
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 
@@ -72,14 +72,16 @@ def test_reader_who_has_seen_enough(unread: int) -> None:
 
 def test_unheard(unread: int) -> None:
     """Work that ends because nobody listens to how it goes is no success."""
-    work = "import sys; from pyrlab.docker import run_main; run_main(lambda: print('on it', file=sys.stderr))"
+    work = "import sys; from pyrlab.host.docker import run_main; run_main(lambda: print('on it', file=sys.stderr))"
     assert subprocess.run([sys.executable, "-c", work], cwd=ROOT, stderr=unread).returncode == 141
 
 
 def test_tables_of_readme() -> None:
     """A reader of README.md finds the commands, images and parameters that there are, as make has them."""
     assert all(f"\n<!-- {name} -->\n" in readme() for name in makefile_help.tables())
-    assert makefile_help.with_tables(readme()) == readme(), "type python3 -m pyrlab.help --readme, which mends them"
+    assert makefile_help.with_tables(readme()) == readme(), (
+        "type python3 -m pyrlab.host.help --readme, which mends them"
+    )
 
 
 def test_lists_of_readme() -> None:
@@ -120,8 +122,7 @@ def test_functions_that_contributing_names() -> None:
     told = re.findall(r"`(?:(\w+)\.)?(?:\w+\.)?(\w+)\(\)`", (ROOT / "CONTRIBUTING.md").read_text())
     assert told
     for module, function in told:
-        places = [ROOT / folder for folder in ("pyrlab", "docker/build")]
-        code = "".join(path.read_text() for place in places for path in place.glob(f"{module or '*'}.py"))
+        code = "".join(path.read_text() for path in (ROOT / "pyrlab").rglob(f"{module or '*'}.py"))
         assert re.search(rf"^ *def {function}\(", code, re.MULTILINE), f"{module}.{function}"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from bare import make_path, write_script
 from checkout import ROOT
-from pyrlab import engine
+from pyrlab.host import engine
 
 BOTH = [{"Name": "buildx", "Version": "v0.13.1"}, {"Name": "compose", "Version": "v2.26.1"}]
 
@@ -113,7 +113,7 @@ def run_script(path: Path) -> subprocess.CompletedProcess[str]:
     """Run the script that installs, as make does."""
     environment = {"PATH": str(path)}
     return subprocess.run(
-        [ROOT / "pyrlab/engine.sh"], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [ROOT / "pyrlab/host/engine.sh"], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
 
 

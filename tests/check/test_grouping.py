@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import grouping
-from pieces import FOLDER, Mode, Piece, Tar
+from pyrlab.steps import grouping
+from pyrlab.steps.pieces import FOLDER, Mode, Piece, Tar
 
 LARGE = 1000
 

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import debian
-import grouping
-import image
-from pieces import FOLDER, Mode, Piece, Tar, opened
+from pyrlab.steps import debian, grouping, image
+from pyrlab.steps.pieces import FOLDER, Mode, Piece, Tar, opened
 
 
 def made(folder: Path, name: str, *paths: str) -> Piece:

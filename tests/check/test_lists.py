@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import lists
+from pyrlab.model import lists
 
 URL = "pkg @ https://example.org/pkg-1.whl#egg=pkg"
 

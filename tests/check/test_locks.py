@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import debs
-import wheels
-from locked import Lock, Locked
-from pyrlab import locks
-from pyrlab.docker import Problem
+from pyrlab.host import locks
+from pyrlab.model.locked import Lock, Locked
+from pyrlab.model.problem import Problem
+from pyrlab.steps import debs, wheels
 
 # What uv 0.13.8 writes, shortened: a package in two versions, one from an address, one that another needs.
 LOCKED = """\

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pyrlab import machine
-from pyrlab.docker import Problem
+from pyrlab.host import machine
+from pyrlab.model.problem import Problem
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import zstandard
 
-import oci
-from pieces import FOLDER, Mode, Piece, Tar
-from pyrlab import store
-from pyrlab.contents import read_archive
+from pyrlab.host import store
+from pyrlab.host.contents import read_archive
+from pyrlab.steps import oci
+from pyrlab.steps.pieces import FOLDER, Mode, Piece, Tar
 
 SETTINGS = {"Env": ["PATH=/usr/bin"], "Cmd": ["python3"]}
 

@@ -62,7 +62,7 @@ def test_make() -> None:
 
 def test_bash() -> None:
     """Bash of macOS reads each script as it is meant; with set -u it takes an empty array for one that is not set."""
-    for script in [*ROOT.glob("pyrlab/*.sh"), *ROOT.glob("tests/*.sh")]:
+    for script in [*ROOT.glob("pyrlab/**/*.sh"), *ROOT.glob("tests/*.sh")]:
         assert later(script, BASH) == [], script.name
         text = script.read_text()
         empty = re.findall(r"\b(\w+)=\(\)", text)

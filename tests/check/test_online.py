@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import network
-from pyrlab import online
-from pyrlab.docker import Problem
+from pyrlab.host import online
+from pyrlab.model.problem import Problem
+from pyrlab.steps import network
 from servers import serve_files
 from told import APT, NOBODY, UV, check, explain
 

@@ -11,7 +11,7 @@ import pytest
 
 from bare import copy_parts, files_of, make_path, type_make, write_script
 from checkout import ROOT, Run
-from pyrlab import parameters
+from pyrlab.host import parameters
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 HOME = Path.home()

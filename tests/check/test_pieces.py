@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-import pieces
 from checkout import ROOT
-from pieces import EPOCH, FOLDER, Mode, Piece, Tar
+from pyrlab.steps import pieces
+from pyrlab.steps.pieces import EPOCH, FOLDER, Mode, Piece, Tar
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep, which is no UTF-8 either
 BYTES = bytes.fromhex("80ff00fe")
@@ -268,7 +268,7 @@ def test_a_piece_without_the_first_of_three_names(tree: Path, tmp_path: Path) ->
 MAKE = """
 import hashlib, sys
 from pathlib import Path
-from pieces import Piece, Tar, frames
+from pyrlab.steps.pieces import Piece, Tar, frames
 tar, root = Tar(), Path(sys.argv[1])
 for path in sorted(root.rglob("*")):
     tar.from_disk(root, str(path.relative_to(root)), 1)
@@ -283,7 +283,7 @@ def test_the_same_bytes_twice(full: Path, tmp_path: Path) -> None:
     """Two machines that install the same have the same pieces and layers."""
     said = []
     for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT / "docker/build")}
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", MAKE, str(full), str(tmp_path / seed)]
         said.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
     assert said[0] == said[1]

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-import events
-from pyrlab.engine import FULL_DISK
-from pyrlab.progress import Progress, documents, seconds_of
+from pyrlab.host.engine import FULL_DISK
+from pyrlab.host.progress import Progress, documents, seconds_of
+from pyrlab.model import events
 
 IMAGES = ["pyrlab-base", "pylab", "rlab-base", "rlab"]
 TOOLS, RBASE, PYLAB = "sha256:1984a39d", "sha256:7e449bd4", "sha256:7b1eafca"
 TOOLS_NAME = "[uv 2/2] RUN set -eux"
-PACKAGES_NAME = "[packages 1/1] RUN sh /pyrlab/tools/run.sh image.py /pyrlab/plan /pyrlab/archive"
-FAILED = 'process "/bin/sh -c sh /pyrlab/tools/run.sh image.py" did not complete successfully: exit code: 1'
+PACKAGES_NAME = "[packages 1/1] RUN sh /pyrlab/tools/pyrlab/steps/run.sh image /pyrlab/plan /pyrlab/archive"
+FAILED = 'process "/bin/sh -c sh /pyrlab/tools/pyrlab/steps/run.sh image" did not complete successfully: exit code: 1'
 REACH = "apt cannot reach Debian's archive"
 SENTENCE = "requirements.txt line 2: the Python index has no package named pandsa"
 
@@ -152,7 +152,7 @@ def test_the_log_has_every_word(progress: Progress) -> None:
             "Python packages",
         ),
         (PACKAGES_NAME, f"apt says: {told('step', what='nothing')}", "packages"),
-        ("[checked checks 1/1] RUN sh /pyrlab/tools/run.sh manifest.py", "", "checks"),
+        ("[checked checks 1/1] RUN sh /pyrlab/tools/pyrlab/steps/run.sh manifest", "", "checks"),
         ("[lock-python python-lock 1/1] RUN sh", "", "resolving Python packages"),
         ("[lock-debian debian-lock 1/1] RUN sh", "", "resolving Debian packages"),
         ("[lock-r r 1/1] RUN sh", "", "R, to resolve with"),

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import debs
-import lists
-import r
-from locked import Locked
+from pyrlab.model import lists
+from pyrlab.model.locked import Locked
+from pyrlab.steps import debs, r
 from servers import WebServer, free_port, serve_files
 
 AGENT = "R/4.5.0 R (4.5.0 x86_64-pc-linux-gnu x86_64 linux-gnu)"

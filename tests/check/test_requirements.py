@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import compiled
-import resolve
-import wheels
 from bare import write_script
-from lists import Problems
-from pyrlab import requirements as host
-from pyrlab.docker import Problem
-from requirements import Demands
-from resolve import Resolver
+from pyrlab.host import requirements as host
+from pyrlab.model.lists import Problems
+from pyrlab.model.problem import Problem
+from pyrlab.steps import compiled, resolve, wheels
+from pyrlab.steps.requirements import Demands
+from pyrlab.steps.resolve import Resolver
 
 # What uv 0.13.8 says, word for word.
 UNKNOWN = """\

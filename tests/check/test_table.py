@@ -12,8 +12,8 @@ import pytest
 
 from bare import copy_parts, type_make
 from checkout import ROOT
-from pyrlab import images
-from pyrlab.docker import Problem
+from pyrlab.model import images
+from pyrlab.model.problem import Problem
 
 TABLE = """\
 # A comment.
@@ -177,7 +177,7 @@ def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "debs.txt").touch()
     (tmp_path / "own").mkdir()
     (tmp_path / "own/wheels.txt").touch()
-    work = "from pyrlab.build import check_lists; from pyrlab.docker import run_main; run_main(check_lists)"
+    work = "from pyrlab.host.build import check_lists; from pyrlab.host.docker import run_main; run_main(check_lists)"
     run = subprocess.run([sys.executable, "-c", work], cwd=tmp_path, capture_output=True, text=True)
     assert run.stderr == "pyrlab: the list wheels.txt is missing; an empty file is a valid list\n"
     (tmp_path / "wheels.txt").touch()

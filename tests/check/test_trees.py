@@ -14,11 +14,9 @@ from pathlib import Path
 
 import pytest
 
-import chance
-import debian
-import trees
 from checkout import ROOT
-from pieces import Tar, decompress, folders_frame
+from pyrlab.steps import chance, debian, trees
+from pyrlab.steps.pieces import Tar, decompress, folders_frame
 
 OLD, SINCE, NEW = 1_500_000_000, 1_600_000_000, 1_700_000_000  # unpacked, the step's start, generated
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep
@@ -108,8 +106,8 @@ class Step:
             pytest.skip("only who may mount, or make user namespaces, can mount something over an image's files")
         unshare = [*way, "--pid", "--fork", f"--mount-proc={proc}"]
         shell = ["sh", "-c", f'{before} && exec "$@"', "sh"]
-        python = [sys.executable, "-c", f"import os, pathlib, sys, trees\n{code}", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "docker/build")}
+        python = [sys.executable, "-c", f"import os, pathlib, sys\nfrom pyrlab.steps import trees\n{code}", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(
             [*unshare, *shell, *python], cwd=self.root, env=environment, capture_output=True, text=True
         )

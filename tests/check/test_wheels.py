@@ -15,12 +15,10 @@ from pathlib import Path
 
 import pytest
 
-import compiled
-import pieces
-import wheels
 from checkout import ROOT
-from pieces import Mode, Piece
-from trees import EXCLUDED
+from pyrlab.steps import compiled, pieces, wheels
+from pyrlab.steps.pieces import Mode, Piece
+from pyrlab.steps.trees import EXCLUDED
 
 UV = Path(sys.executable).with_name("uv")
 SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
@@ -235,7 +233,7 @@ MAKE = """
 import re, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import wheels
+from pyrlab.steps import wheels
 wheels.VENV, wheels.EXCLUDED = Path(sys.argv[2]), re.compile(sys.argv[3])
 wheels.make_pieces(None, Path(sys.argv[4]))
 """
@@ -248,7 +246,7 @@ def test_the_same_bytecode_whatever_else_is_compiled(machine: Path) -> None:
     for seed, files in (("1", {"one": one}), ("2", {"more": more, "one": one, "third": {"third.py": MODULE}})):
         made(machine, "cache", **files)
         cache = machine / f"kept-{seed}"
-        tools = [str(ROOT / "docker/build"), str(wheels.VENV), excluded_below(machine), str(cache)]
+        tools = [str(ROOT), str(wheels.VENV), excluded_below(machine), str(cache)]
         command = [sys.executable, "-c", MAKE, *tools]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": seed})
         kept.append({path.name: path.read_bytes() for path in cache.iterdir()})

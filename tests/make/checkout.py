@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pyrlab import images, locks
+from pyrlab.host import locks
+from pyrlab.model import images
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MAKES = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "P")  # what make tells those that it runs

@@ -7,14 +7,14 @@ RUN --mount=type=bind,target=/context bash /context/debian.sh
 
 FROM parent AS plain
 ARG PACKAGES
-RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrlab/tools \
+RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrlab/tools/pyrlab \
     --mount=type=cache,id=pyrlab-apt-lists,target=/var/lib/apt/lists,sharing=locked \
     --mount=type=secret,id=ca,mode=0444 --mount=type=secret,id=network \
     python3 -B /context/debian_step.py plain none ${PACKAGES}
 
 FROM parent AS first
 ARG PACKAGES
-RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrlab/tools \
+RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrlab/tools/pyrlab \
     --mount=type=cache,id=pyrlab-apt-lists,target=/var/lib/apt/lists,sharing=locked \
     --mount=type=secret,id=ca,mode=0444 --mount=type=secret,id=network \
     python3 -B /context/debian_step.py /pyrlab/out /pyrlab/cache ${PACKAGES}
@@ -22,7 +22,7 @@ RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrla
 # Once more, with the cache that the first has filled.
 FROM parent AS second
 ARG PACKAGES
-RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrlab/tools \
+RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrlab/tools/pyrlab \
     --mount=type=bind,from=first,source=/pyrlab/cache,target=/pyrlab/known \
     --mount=type=cache,id=pyrlab-apt-lists,target=/var/lib/apt/lists,sharing=locked \
     --mount=type=secret,id=ca,mode=0444 --mount=type=secret,id=network \

@@ -12,10 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, "/pyrlab/tools")
 
-import debian
-import debs
-import network
-import pieces
+from pyrlab.steps import debian, debs, network, pieces
 
 
 def decompressed(frames: list[bytes]) -> bytes:

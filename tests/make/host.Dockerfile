@@ -3,14 +3,14 @@
 
 FROM scratch AS bootstrap
 ADD pyrlab-debian.tar /
-RUN --mount=type=bind,from=tools,source=events.py,target=/pyrlab/events.py \
-    --mount=type=bind,from=tools,source=network.py,target=/pyrlab/network.py \
+RUN --mount=type=bind,from=tools,source=model/events.py,target=/pyrlab/tools/pyrlab/model/events.py \
+    --mount=type=bind,from=tools,source=steps/network.py,target=/pyrlab/tools/pyrlab/steps/network.py \
     --mount=type=secret,id=ca,mode=0444 --mount=type=secret,id=network <<EOF
 set -eux
-export DEBIAN_FRONTEND=noninteractive
-python3 /pyrlab/network.py run apt-get -q=2 update
-python3 /pyrlab/network.py run apt-get -q=2 install -y mmdebstrap
-python3 /pyrlab/network.py bootstrap mmdebstrap --mode=root --variant=apt --quiet \
+export DEBIAN_FRONTEND=noninteractive PYTHONPATH=/pyrlab/tools
+python3 -m pyrlab.steps.network run apt-get -q=2 update
+python3 -m pyrlab.steps.network run apt-get -q=2 install -y mmdebstrap
+python3 -m pyrlab.steps.network bootstrap mmdebstrap --mode=root --variant=apt --quiet \
     --aptopt='Acquire::Check-Valid-Until "false"' --include=ca-certificates,debian-archive-keyring \
     --include=docker.io,docker-cli,docker-buildx,docker-compose,iptables,iproute2,e2fsprogs,mount,passwd,git,make,python3,locales,curl \
     --customize-hook='echo "de_DE.UTF-8 UTF-8" >"$1/etc/locale.gen"; chroot "$1" locale-gen' \

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from checkout import MINE, ROOT, Run, docker
-from pyrlab import base
-from pyrlab.online import build_environment
+from pyrlab.host import base
+from pyrlab.host.online import build_environment
 
 IMAGE = "pyrlab-test-host"
 NAME = f"{IMAGE}-{MINE}"  # of its container
@@ -93,7 +93,7 @@ def build_online(file: str, context: Path, tag: str) -> None:
     given = build_environment()
     options = [
         "--secret=id=network,env=NETWORK",
-        f"--build-context=tools={ROOT / 'docker/build'}",
+        f"--build-context=tools={ROOT / 'pyrlab'}",
         "--provenance=false",
     ]
     options += [f"--secret=id=ca,src={given['CACERT']}"] if given["CACERT"] else []

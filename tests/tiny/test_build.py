@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from checkout import NAMES, TINY, build_records, docker, layers, run_make, state, tagged
-from pyrlab import bake
-from pyrlab.progress import Progress
+from pyrlab.host import bake
+from pyrlab.host.progress import Progress
 
 CHANGE = f"{TINY}-change"  # the tag of images that these tests rebuild
 
@@ -91,11 +91,11 @@ def test_a_comment(checkout: Path) -> None:
     """What a tool makes is made again where the tool changed; if it is the same, no image is another."""
     before = state(CHANGE)
     for tool in ("debs", "trees", "wheels"):
-        path = checkout / f"docker/build/{tool}.py"
+        path = checkout / f"pyrlab/steps/{tool}.py"
         path.write_text(f"# Nobody reads this.\n{path.read_text()}")
     built = run_make(checkout, "build_pylab", TAG=CHANGE)
     assert built.returncode == 0, built.stderr
-    assert built.stdout.count("rebuilt: docker/build changed") == 2
+    assert built.stdout.count("rebuilt: pyrlab/steps changed") == 2
     assert state(CHANGE) == before
 
 

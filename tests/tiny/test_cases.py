@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT, TINY, run_shell, state, tagged
-from pyrlab import bake, progress
+from pyrlab.host import bake, progress
 from servers import serve_files, zip_wheel
 
 CASES = sorted((ROOT / "tests/tiny/cases").iterdir())
-TOOLS = "".join(path.read_text() for path in (ROOT / "docker/build").glob("*.py"))
+TOOLS = "".join(path.read_text() for path in (ROOT / "pyrlab").rglob("*.py"))
 PHASES = re.findall(r'events\.step\("([^"]+)"\)', TOOLS)
 STEPS = "|".join([bake.WAITING, *(words for _, words in progress.STEPS), *PHASES])
 PROGRESS = rf"^(make: \*\*\*.*|\S+ +({STEPS}))\n"

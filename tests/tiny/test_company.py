@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import network
+from pyrlab.steps import network
 from servers import Squid
 from told import APT, NOBODY, UV, check, explain
 

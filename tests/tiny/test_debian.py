@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT, TINY, docker
-from pyrlab.online import build_environment
+from pyrlab.host.online import build_environment
 
 IMAGE = f"{TINY}-debian"  # in the names of the images that are made here
 FORGED = "virtual-plain scripted configured watched guarded diverter diverted replaced replacing older changer meeting"
@@ -52,7 +52,7 @@ def build(context: Path, *options: str, packages: str = PACKAGES) -> subprocess.
     secrets = ["--secret=id=network,env=NETWORK"]
     secrets += [f"--secret=id=ca,src={given['CACERT']}"] if given["CACERT"] else []
     command = ["docker", "buildx", "build", "--progress=plain", "--provenance=false", *secrets]
-    command += [f"--build-context=tools={ROOT / 'docker/build'}", f"--file={ROOT / 'tests/make/debian.Dockerfile'}"]
+    command += [f"--build-context=tools={ROOT / 'pyrlab'}", f"--file={ROOT / 'tests/make/debian.Dockerfile'}"]
     command += [f"--build-arg=PACKAGES={packages}", *options, str(context)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **given})
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from checkout import CHANGED, NAMES, TINY, docker, git, layers, run_make
-from pyrlab import images
+from pyrlab.model import images
 
 PARENTS = {name: image.parent for name, image in images.table().items()}
 
@@ -37,7 +37,7 @@ def test_lists_of_packages(name: str, changed: Path) -> None:
         for p in manifest(name)["packages"]
         if above.get((p["ecosystem"], p["name"])) != p["version"]
     ]
-    assert (changed / f"packages/{name}.txt").read_text().splitlines() == own
+    assert (changed / f"installed/{name}.txt").read_text().splitlines() == own
 
 
 def differences(checkout: Path, before: str, after: str) -> str:
@@ -74,13 +74,14 @@ def test_an_archive(changed: Path, tmp_path: Path) -> None:
 
 
 def test_a_revision(changed: Path, tmp_path: Path) -> None:
-    """A git revision stands for the lists of packages that it has."""
+    """A git revision stands for the lists of packages that it has, be they in the folder of before."""
     copy = tmp_path / "pyrlab"
     subprocess.run(["cp", "-r", str(changed), str(copy)], check=True)
     git(copy, "init")
-    git(copy, "add", "packages")
+    git(copy, "add", "installed")
     git(copy, "commit", "--message=After")
     lists = copy / "packages"
+    git(copy, "mv", "installed", "packages")
     kept = [line for line in (lists / "pylab.txt").read_text().splitlines() if not line.startswith("Python cowsay")]
     (lists / "pylab.txt").write_text("\n".join([*kept, "Python mooing 1.0", ""]))
     git(copy, "commit", "--all", "--message=Before")
@@ -93,4 +94,4 @@ def test_what_is_nothing(checkout: Path) -> None:
     """What is neither build nor revision is named."""
     run = run_make(checkout, "diff", A="nonesuch", B=TINY)
     assert run.returncode != 0
-    assert "pyrlab: nonesuch is no tag, image or archive here, nor a git revision that has packages/" in run.stderr
+    assert "pyrlab: nonesuch is no tag, image or archive here, nor a git revision that has installed/" in run.stderr

@@ -21,7 +21,7 @@ from checkout import (
     tagged,
     write_lists,
 )
-from pyrlab import contents
+from pyrlab.host import contents
 from servers import free_port
 
 OWN = f"{TINY}-own"  # the tag of the images of this module
@@ -75,7 +75,7 @@ def test_an_own_image(course: Path, tmp_path: Path) -> None:
     assert "cowsay==6.0" in lock
     assert "simplejson" not in lock, "what the parent has is in its own lock"
     assert (course / "course_debs.lock").read_text().splitlines()[2:] != []
-    assert (course / "packages/course.txt").read_text().splitlines()[-1] == "Python cowsay 6.0"
+    assert (course / "installed/course.txt").read_text().splitlines()[-1] == "Python cowsay 6.0"
     manifest = json.loads(docker("run", "--rm", f"course:{OWN}", "cat", "/usr/share/pyrlab/manifest.json"))
     why = {package["name"]: package["why"] for package in manifest["packages"]}
     assert (why["cowsay"], why["tree"]) == (["course.txt"], ["course_debs.txt"])

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
-import network
 from caches import Caches, run_caches
 from checkout import CHANGED, NAMES, PROJECT, ROOT, TINY, copy_checkout, docker, run_make, succeeded
 from conftest import Clean
 from host import HOME, Host
 from host import PROJECT as THERE
+from pyrlab.steps import network
 from servers import Squid
 
 COMPANY = "company"  # the tag of images that are built here
@@ -63,7 +63,7 @@ def test_company(squid: Squid, company: dict[str, str], tiny: Path, tmp_path: Pa
     mounts = {
         tmp_path / "network": "/run/secrets/network",
         squid.authority: "/run/secrets/ca",
-        ROOT / "docker/build": "/tools",
+        ROOT / "pyrlab": "/tools/pyrlab",
         Path(sys.executable).parent / "uv": "/uv",
     }
     script = """
@@ -72,8 +72,18 @@ def test_company(squid: Squid, company: dict[str, str], tiny: Path, tmp_path: Pa
     /uv pip install --no-deps --target /tmp/uv cowsay
     """
     volumes = [f"--volume={path}:{inside}:ro" for path, inside in mounts.items()]
-    command = ["/tools/network.py", "run", "bash", "-exc", script]
-    run = ["docker", "run", "--rm", "--user=0", "--entrypoint=python3", *volumes, f"pyrlab-base:{TINY}", *command]
+    command = ["-m", "pyrlab.steps.network", "run", "bash", "-exc", script]
+    run = [
+        "docker",
+        "run",
+        "--rm",
+        "--user=0",
+        "--env=PYTHONPATH=/tools",
+        "--entrypoint=python3",
+        *volumes,
+        f"pyrlab-base:{TINY}",
+        *command,
+    ]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     served = squid.log.read_text()[before:]
@@ -187,10 +197,10 @@ def test_apt_over_tls(caches: Caches, tiny: Path) -> None:
     mkdir -p /run/secrets
     echo '{"APTPROXY": "%s"}' >/run/secrets/network
     sed -i s,http://,https://, /etc/apt/sources.list
-    python3 -B /tools/network.py run apt-get update --error-on=any
+    PYTHONPATH=/tools python3 -B -m pyrlab.steps.network run apt-get update --error-on=any
     """
     before = len(caches.log("apt"))
-    tools = f"{ROOT / 'docker/build'}:/tools:ro"
+    tools = f"{ROOT / 'pyrlab'}:/tools/pyrlab:ro"
     docker(
         "run",
         "--rm",

@@ -30,7 +30,7 @@ from checkout import (
     write_lists,
 )
 from host import build_online
-from pyrlab import base
+from pyrlab.host import base
 from remote import execute
 from servers import free_port, serve_registry
 
@@ -208,7 +208,7 @@ def test_whatever_installing_does(checkout: Path, python_image: str, tmp_path: P
 
 def test_no_registry(checkout: Path) -> None:
     """Where no registry answers, one line says so, and Debian's archive serves instead."""
-    script = "from pyrlab.base import choose_python; print(choose_python()[0])"
+    script = "from pyrlab.host.base import choose_python; print(choose_python()[0])"
     settings = {
         "TAG": "none",
         "PYTHONBASE": "127.0.0.1:1/python:none",

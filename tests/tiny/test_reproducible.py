@@ -12,7 +12,8 @@ import pytest
 from checkout import CHANGED, NAMES, TINY, build_records, docker, layers
 from compare import assert_same
 from conftest import Clean
-from pyrlab import bake, images
+from pyrlab.host import bake
+from pyrlab.model import images
 
 HISTORY = 22  # seconds, two more than BuildKit gives the writing of its history
 

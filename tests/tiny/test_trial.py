@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from checkout import PROJECT, TINY, Run, docker, remove_lab, run_make, state, succeeded, tagged, users_environment
-from pyrlab import trial
+from pyrlab.host import trial
 from servers import free_port
 
 OWN = f"{PROJECT}-trial"  # prefix of the labs

@@ -15,7 +15,7 @@ import pytest
 from checkout import CHANGED, NAMES, PROJECT, ROOT, TAG, build_records, docker
 from conftest import Clean
 from host import HOME, Host
-from pyrlab import owner
+from pyrlab.host import owner
 
 OWN = f"{PROJECT}-clean"  # prefix of the containers and volumes that are removed here
 OWN_TAG = f"{TAG}-clean"

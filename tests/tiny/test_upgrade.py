@@ -27,7 +27,7 @@ from checkout import (
     write_lists,
 )
 from checkout import state as images
-from pyrlab import locks
+from pyrlab.host import locks
 from servers import serve_files
 
 OWN = f"{TINY}-upgrade"  # the tag of the images that these tests change
@@ -202,13 +202,14 @@ def test_a_locked_debian_version_gives_way(asked: str, expected: dict[str, str],
         for name, version, needs in ARCHIVE
     )
     (tmp_path / "Packages").write_text("\n".join(entries).replace("Depends: \n", ""))
-    code = f"import debs; print(debs.plan({asked.split()}, dict(app='1', liba='1'), 'base_debs.txt')[0])"
+    plan = f"debs.plan({asked.split()}, dict(app='1', liba='1'), 'base_debs.txt')"
+    code = f"from pyrlab.steps import debs; print({plan}[0])"
     script = f"""
         rm -rf /etc/apt/sources.list.d/*
         echo 'deb [trusted=yes] file:/archive ./' >/etc/apt/sources.list
         apt-get update --quiet=2
         PYTHONPATH=/tools python3 -c "{code}" """
-    mounts = [f"--volume={ROOT}/docker/build:/tools:ro", f"--volume={tmp_path}:/archive:ro"]
+    mounts = [f"--volume={ROOT}/pyrlab:/tools/pyrlab:ro", f"--volume={tmp_path}:/archive:ro"]
     said = docker("run", "--rm", "--user=0", "--entrypoint=sh", *mounts, f"pyrlab-base:{TINY}", "-euc", script)
     assert ast.literal_eval(said.splitlines()[-1]) == expected
 

@@ -1,0 +1,162 @@
+"""Let BuildKit bake targets of docker/bake.hcl, and go on where it stumbles over a fault of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO
+
+from pyrlab.host.docker import ROOT, docker
+from pyrlab.host.engine import fault
+from pyrlab.host.progress import Progress
+from pyrlab.model.problem import Problem
+
+BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
+# BuildKit gives up where the build that a shared step came with has ended. It also says that a build has failed whose
+# results are all there, where a busy disk lets it not write how they came about within 20 seconds (moby/buildkit#3966).
+# And at times it drops a snapshot that another of several builds at a time still needs, in engines before 30
+# (moby/buildkit#6808, mended by #6821 and #7035).
+LOST = r"snapshot (\S+) does not exist"
+LOSES = 30  # the major version of the engine that does not lose snapshots any more
+NO_HISTORY = "DeadlineExceeded"
+# And an engine may end in the middle of a build: of an upgrade, or of a panic of BuildKit's (moby/buildkit#3714).
+GONE = "error reading from server|Cannot connect to the Docker daemon|error during connect|unexpected EOF"
+STUMBLE = rf"{LOST}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
+# In BuildKit's words about what pyrlab's steps have made, which no later build can use.
+USED_UP = re.compile("/run.sh (image|check|manifest|resolve|debs|r lock)|/pyrlab/(archive|manifest|files|lock)/")
+MANY = 200  # records of such that may be left: each takes BuildKit some time to keep, and some to remove
+WAITING = "waiting for another build of yours"
+PAUSE = 5  # seconds, for what keeps it busy to get on
+
+
+def bake(
+    targets: list[str],
+    progress: Progress,
+    environment: dict[str, str],
+    done: Callable[[], bool] = lambda: False,
+    take: Callable[[IO[bytes]], None] | None = None,
+    attempts: int = 5,
+) -> None:
+    """Run bake on `targets`; raises Problem with the sentence of pyrlab's own tools where one failed.
+
+    What it writes to its output, `take` is given as a stream.
+
+    Where BuildKit itself stumbled, it is asked again: what is done by then counts. It is not where it has no history to
+    show, and `done` says that nothing else is wanting.
+    """
+    command = [*BAKE, "--progress=rawjson", *targets]
+    # Targets that others start from need no image of their own in the store.
+    merged = {**os.environ, **environment, "BUILDX_NO_DEFAULT_LOAD": "1", "BUILDX_GIT_INFO": "false"}
+    pipe = subprocess.PIPE if take else None
+    with turn(), subprocess.Popen(command, cwd=ROOT, env=merged, stdout=pipe, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        with ThreadPoolExecutor(1) as beside:
+            taken = beside.submit(take, process.stdout) if take and process.stdout else None
+            words = "\n".join(progress.follow(TextIOWrapper(process.stderr, errors="replace")))
+    untaken = taken.exception() if taken else None
+    if process.returncode or untaken:
+        words += f"\n{untaken or ''}"
+        if re.search(NO_HISTORY, words) and done():
+            progress.forget(NO_HISTORY)
+            return
+        if attempts > 1 and re.search(STUMBLE, words):
+            if lost := set(re.findall(LOST, words)):
+                version = docker("version", "--format", "{{.Server.Version}}")
+                if int(version.partition(".")[0]) >= LOSES:
+                    raise progress.failure()
+                for snapshot in lost:
+                    forget_snapshot(snapshot)
+            time.sleep(PAUSE)
+            if re.search(GONE, words):
+                await_engine()
+            progress.forget(STUMBLE)
+            progress.log.write(f"--- again: {' '.join(targets)}\n")
+            bake(targets, progress, environment, done, take, attempts - 1)
+            return
+        raise progress.failure() if process.returncode or not untaken else untaken
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Wait until this user's other builds have ended: the engine may panic where two share steps."""
+    with (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{'build':<12} {WAITING}", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def forget_steps() -> None:
+    """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from, once it is much.
+
+    It would fill the disk until BuildKit's own bound; and engines before 27.4 do not start any more where some hundred
+    images of many layers are known, since they look up each layer once for each one above it (moby/moby#48569).
+    """
+    with turn():
+        ids = used_up(docker("buildx", "du", "--verbose", check=False))
+        if len(ids) > MANY:
+            docker("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"', check=False)
+
+
+def cache_records(shown: str) -> dict[str, tuple[str, set[str]]]:
+    """The records of BuildKit's cache that buildx shows, by id: the text about each, and the ids of its parents."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for record in re.split(r"^ID:\s+", shown, flags=re.MULTILINE)[1:]:
+        name, *parents = re.findall(r"\b[a-z0-9]{25}\b", record)
+        found[name] = record, {*parents}
+    return found
+
+
+def used_up(shown: str) -> set[str]:
+    """The ids of the records of BuildKit's cache that no later build can use, and that nothing else rests on."""
+    records = cache_records(shown)
+    parents = {name: above for name, (_, above) in records.items()}
+    found: set[str] = set()
+    for name, (record, _) in records.items():
+        about = dict(re.findall(r"^([A-Z][a-z ]+):\s+(.*)$", record, re.MULTILINE))
+        layer = "Description" not in about and about.get("Shared") == "true"  # of an image of the store
+        if about.get("Type") == "regular" and (layer or USED_UP.search(record)):
+            found.add(name)
+    pending = [*found]
+    while pending:
+        new = {parent for parent in parents.get(pending.pop(), ()) if parent not in found}
+        found |= new
+        pending += new
+    while kept := {parent for each in parents.keys() - found for parent in parents[each]} & found:
+        found -= kept
+    return found
+
+
+def await_engine() -> None:
+    """Wait until the engine answers again, and start it where nobody else does; raises Problem where that fails."""
+    for attempt in range(60):
+        if subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
+            return
+        if attempt == 5 and (found := fault()) and found.absent:
+            subprocess.run([ROOT / "pyrlab/host/engine.sh"], stdin=subprocess.DEVNULL)
+        time.sleep(1)
+    raise Problem("the engine ended in the middle of a build, and has not come back; start it, then try again")
+
+
+def forget_snapshot(snapshot: str) -> None:
+    """Remove what BuildKit's cache says of a snapshot that it has lost, as soon as no build uses it any more."""
+    this = f"--filter=id={snapshot}"
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        docker("buildx", "prune", "--force", this)
+        if snapshot not in docker("buildx", "du", this):
+            return
+        time.sleep(1)
+    raise Problem(f"the engine has lost a part of its build cache ({snapshot}); make clean removes the cache")

@@ -1,0 +1,163 @@
+"""What is in an image: its manifest, the lists of its packages, and the size of its layers."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+from pyrlab.host.docker import docker, inspect
+from pyrlab.model.problem import Problem
+
+Manifest = dict[str, Any]  # as pyrlab/steps/manifest.py writes it
+Versions = dict[tuple[str, str], str]  # of packages, by ecosystem and name
+
+PATH = "/usr/share/pyrlab/manifest.json"  # in every image
+LISTS = "installed"  # the folder with a list of packages for each image, which git keeps
+LISTS_BEFORE = "packages"  # what it was called once, of older revisions
+
+
+def manifest_of(image: str) -> Manifest:
+    """The manifest of an image in the engine's store, and its digest; raises Problem where there is none."""
+    stored = inspect("image", image)
+    if not stored:
+        raise Problem(f"there is no image {image}; make build makes it")
+    if not (text := manifest_text(image, stored["Id"])):
+        raise Problem(f"{image} has no manifest, as images had none once; make build gives it one")
+    found: Manifest = json.loads(text)
+    return found | {"digest": stored["Id"]}
+
+
+@functools.cache
+def manifest_text(image: str, digest: str) -> str:
+    """The manifest's file in the image that has this digest now; empty where it has none.
+
+    It is asked for by its name: a digest stands for any of an image's names, one that is just being removed included.
+    """
+    command = ["docker", "run", "--rm", "--network=none", "--entrypoint=cat", image, PATH]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode and "No such file" not in run.stderr:
+        words = (run.stderr.strip() or "docker gives no reason").splitlines()[0]
+        raise Problem(f"{image}, now {digest[:19]}, cannot be looked into: {words}")
+    return run.stdout
+
+
+def versions(manifest: Manifest) -> Versions:
+    """The packages of a manifest."""
+    return {(package["ecosystem"], package["name"]): package["version"] for package in manifest["packages"]}
+
+
+def own_packages(manifest: Manifest, parent: Manifest | None) -> list[dict[str, Any]]:
+    """The packages that an image has and its parent has not, or in another version."""
+    above = versions(parent) if parent else {}
+    return [p for p in manifest["packages"] if above.get((p["ecosystem"], p["name"])) != p["version"]]
+
+
+def canonical(package: str) -> str:
+    """The one spelling of a Python package's name under which indexes, locks and manifests have it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def spellings(package: str) -> set[str]:
+    """The names of the packages that a user may mean: of Python's any spelling will do, R's may be Debian's."""
+    return {package, canonical(package), f"r-cran-{package.lower()}", f"r-bioc-{package.lower()}"}
+
+
+def package_list(manifest: Manifest, parent: Manifest | None) -> str:
+    """The list of an image's own packages, a line each, so that git shows what has changed."""
+    return "".join(f"{p['ecosystem']} {p['name']} {p['version']}\n" for p in own_packages(manifest, parent))
+
+
+def write_list(path: Path, packages: str) -> None:
+    """Write the list of an image's own packages, in the folder LISTS of the checkout for git to keep."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(packages)
+
+
+def read_list(text: str) -> Versions:
+    """The packages of such a list."""
+    rows = (line.split() for line in text.splitlines())
+    return {(ecosystem, name): version for ecosystem, name, version in rows}
+
+
+def layer_sizes(*images: str) -> dict[str, int]:
+    """The bytes of each layer of some images, by the layer's digest: compressed, but in a classic image store."""
+    if not images:
+        return {}
+    with subprocess.Popen(["docker", "image", "save", *images], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        found = read_archive(process.stdout, "what the engine saved")
+        return {layer: size for saved in found for layer, size in saved.layers.items()}
+
+
+class Saved:
+    """An image in an archive."""
+
+    def __init__(self, entry: dict[str, Any], config: dict[str, Any], sizes: dict[str, int]) -> None:
+        self.config = config
+        self.last = entry["Layers"][-1]  # the archive's name for the layer on top
+        self.digests: tuple[str, ...] = tuple(config["rootfs"]["diff_ids"])
+        self.layers = dict(zip(self.digests, (sizes[path] for path in entry["Layers"]), strict=True))
+
+
+def read_archive(stream: IO[bytes], name: str) -> list[Saved]:
+    """The images in the archive `name` of docker save, read once from front to end; raises Problem where it is none."""
+    sizes: dict[str, int] = {}
+    documents: dict[str, Any] = {}
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                sizes[member.name] = member.size
+                file = archive.extractfile(member) if member.size < 1 << 20 else None
+                content = file.read() if file else b""
+                if content.startswith((b"{", b"[")):
+                    documents[member.name] = json.loads(content)
+        return [Saved(entry, documents[entry["Config"]], sizes) for entry in documents["manifest.json"]]
+    except (tarfile.TarError, KeyError, ValueError) as error:
+        raise Problem(f"{name} is no archive of docker save") from error
+
+
+def manifest_in(path: Path, saved: Saved) -> Manifest:
+    """The manifest of an image in the archive `path`; raises Problem where there is none.
+
+    It is in the layer on top, of which this makes an image of its own, for BuildKit knows every compression.
+    """
+    with tarfile.open(path) as archive:
+        file = archive.extractfile(saved.last)
+        assert file is not None
+        layer = file.read()
+    kinds = {b"\x28\xb5\x2f\xfd": "+zstd", b"\x1f\x8b": "+gzip"}
+    kind = next((kind for magic, kind in kinds.items() if layer.startswith(magic)), "")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        blobs = folder / "layout/blobs/sha256"
+        blobs.mkdir(parents=True)
+
+        def blob(content: bytes, media: str) -> dict[str, Any]:
+            digest = hashlib.sha256(content).hexdigest()
+            (blobs / digest).write_bytes(content)
+            media = f"application/vnd.oci.image.{media}"
+            return {"mediaType": media, "digest": f"sha256:{digest}", "size": len(content)}
+
+        config = {key: saved.config[key] for key in ("architecture", "os")}
+        config["rootfs"] = {"type": "layers", "diff_ids": saved.digests[-1:]}
+        image = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": blob(json.dumps(config).encode(), "config.v1+json"),
+            "layers": [blob(layer, f"layer.v1.tar{kind}")],
+        }
+        manifest = blob(json.dumps(image).encode(), "manifest.v1+json")
+        (folder / "layout/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+        (folder / "layout/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        (folder / "Dockerfile").write_text(f"FROM scratch\nCOPY --from=saved {PATH} /\n")
+        context = f"--build-context=saved=oci-layout://{folder}/layout@{manifest['digest']}"
+        docker("buildx", "build", "--quiet", context, f"--output={folder}", "--file", f"{folder}/Dockerfile", name)
+        found: Manifest = json.loads((folder / "manifest.json").read_text())
+        return found

@@ -1,0 +1,85 @@
+"""Print the targets and parameters of the Makefile, from its own comments (make help).
+
+python3 -m pyrlab.host.help --readme      write the tables of README.md that the Makefile and images.toml have
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+
+from pyrlab.host.docker import ROOT, parameter, run_main
+from pyrlab.host.online import without_password
+from pyrlab.model.images import labs, table
+
+WORK = "Work in a lab"  # begins the heading of the targets that README.md lists
+
+
+def sections(makefile: str) -> dict[str, list[tuple[str, str]]]:
+    """The targets with their help, in order, by heading; of a pattern for labs or images with LAB or IMAGE."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    lines = r"^(?:##@ (.+)|(?:\$\(IMAGES.*?\): )?([a-z_%]+):.*?## (.+))$"
+    for heading, target, text in re.findall(lines, makefile, re.MULTILINE):
+        if heading:
+            found[heading] = []
+        else:
+            found[[*found][-1]].append((target.replace("%", "IMAGE" if target == "build_%" else "LAB"), text))
+    return found
+
+
+def parameters(makefile: str) -> list[tuple[str, str, str]]:
+    """(parameter, default, meaning) in order; a default that is another variable is its name."""
+    found = re.findall(r"^(\w+) +\?= *(.*?) *# (.+)$", makefile, re.MULTILINE)
+    return [(name, re.sub(r"\$\((?:value )?(\w+)\)", r"\1", default), text) for name, default, text in found]
+
+
+def tables() -> dict[str, str]:
+    """The tables of README.md, by the name in the marker above each."""
+    makefile = (ROOT / "Makefile").read_text()
+    work = next(targets for heading, targets in sections(makefile).items() if heading.startswith(WORK))
+    images = [
+        (image.name, image.parent or "the Python image", ", ".join(each.file for each in image.lists), image.port)
+        for image in table().values()
+    ]
+    return {
+        "commands": markdown(("command", "what it does"), [(f"make {target}", text) for target, text in work]),
+        "images": markdown(("image", "starts from", "has besides", "listens at"), images),
+        "parameters": markdown(("name", "default", "meaning"), parameters(makefile)),
+    }
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown has it, whose first column is code."""
+    lines: list[Sequence[str]] = [head, ["---"] * len(head), *([f"`{first}`", *rest] for first, *rest in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("|  |", "| |")
+
+
+def with_tables(readme: str) -> str:
+    """The text of README.md with its tables as they are now."""
+    for name, text in tables().items():
+        between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+        readme = between.sub(rf"\g<1>{text}\g<2>", readme)
+    return readme
+
+
+def main() -> None:
+    """Print both, or write the tables."""
+    if sys.argv[1:] == ["--readme"]:
+        readme = ROOT / "README.md"
+        readme.write_text(with_tables(readme.read_text()))
+        return
+    makefile = (ROOT / "Makefile").read_text()
+    print("pyrlab: write package lists, type make pylab or make rlab, work in the browser.")
+    for heading, targets in sections(makefile).items():
+        print(f"\n{heading}".replace(": LAB", f": LAB is {', '.join(labs())}"))
+        for target, text in targets:
+            print(f"  make {target:<13} {text}")
+    print("\nParameters, as in: make start_pylab PORT=8890   (or in local.mk)")
+    for name, _, meaning in parameters(makefile):
+        value = without_password(parameter(name))
+        print(f"  {name:<11} {meaning}{f' [{value}]' if value else ''}")
+
+
+if __name__ == "__main__":
+    run_main(main, whatever=True)

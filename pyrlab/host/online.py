@@ -1,0 +1,156 @@
+"""What builds and labs are told of proxies, package indexes and certificates."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyrlab.host import requirements
+from pyrlab.host.docker import CACHE, ROOT, docker, parameter
+from pyrlab.model.problem import Problem
+
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+ADDRESSES = ("APTPROXY", "PIPPROXY", "http_proxy", "https_proxy")
+PARAMETERS = ("APTPROXY", "PIPPROXY", "PIPHOST", *PROXIES)  # as in pyrlab/steps/network.py
+INDEX = ("PIP_INDEX_URL", "PIP_TRUSTED_HOST", "UV_DEFAULT_INDEX", "UV_INSECURE_HOST")
+MOUNTED = ("CERTIFICATES", "CERTIFICATES_AT")
+HANDED_ON = (*PROXIES, *(name.upper() for name in PROXIES), *INDEX, *MOUNTED)  # by compose.yaml, where they are set
+HERE = ["localhost", "127.0.0.1", "::1"]  # what is reached without a proxy, whatever no_proxy says
+BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+BUNDLE = BUNDLES[0]  # where Debian, and so a lab, has it
+CERTIFICATES = CACHE / "certificates.crt"
+
+
+def settings() -> dict[str, str]:
+    """The parameters about proxies that are set, by name; raises Problem for what no container could use."""
+    given = {name: parameter(name) for name in PARAMETERS if parameter(name)}
+    direct = [*HERE]
+    for name in (name for name in ADDRESSES if name in given):
+        if "://" not in given[name]:
+            given[name] = f"http://{given[name]}"
+        host = host_of(name, given[name])
+        if host in HERE or host.startswith("127."):
+            raise Problem(
+                f"{name} names this machine as {host}, which in a container means the container; name it by the "
+                f"address {bridge()}, where the proxy must listen too, or go without: {name}="
+            )
+        if name in ("APTPROXY", "PIPPROXY") and is_private(host):
+            direct.append(host)
+    if "http_proxy" in given or "https_proxy" in given:
+        given["no_proxy"] = ",".join(filter(None, dict.fromkeys([*given.get("no_proxy", "").split(","), *direct])))
+    return given
+
+
+def host_of(name: str, address: str) -> str:
+    """The host of a proxy's address; raises Problem where that is none."""
+    try:
+        parts = urlsplit(address)
+        if parts.hostname and parts.port != 0:
+            return parts.hostname
+    except ValueError:
+        pass
+    raise Problem(f"{name} is no address of a proxy; write it as in {name}=http://172.17.0.1:3142")
+
+
+def is_private(host: str) -> bool:
+    """Whether a host is an address of a network of one's own, which a company's proxy does not lead to."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False
+
+
+def bridge() -> str:
+    """The address by which containers find this machine."""
+    return docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").strip()
+
+
+def without_password(address: str) -> str:
+    """An address as it may be shown."""
+    return re.sub(r"^(\w+://)?.*@", r"\1…@", address)
+
+
+def trusted() -> str:
+    """A file with the certificates that builds and labs trust: this machine's, and CACERT's; empty without any."""
+    own = next((Path(bundle).read_bytes() for bundle in BUNDLES if Path(bundle).is_file()), b"")
+    content = own
+    if path := parameter("CACERT"):
+        try:
+            given = Path(path).read_bytes()
+        except OSError as error:
+            raise Problem(f"CACERT={path} cannot be read: {error.strerror}") from None
+        if b"-----BEGIN CERTIFICATE-----" not in given:
+            raise Problem(f"CACERT={path} has no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
+        content = given if own in given else own + b"\n" + given
+    if not content:
+        return ""
+    CACHE.mkdir(exist_ok=True)
+    if not CERTIFICATES.exists() or CERTIFICATES.read_bytes() != content:
+        CERTIFICATES.write_bytes(content)
+        CERTIFICATES.chmod(0o644)
+    return str(CERTIFICATES)
+
+
+def build_environment() -> dict[str, str]:
+    """What docker/bake.hcl hands on to the steps that get online."""
+    passwords = {"netrc": found} if (found := requirements.netrc()) else {}
+    return {"NETWORK": json.dumps({**settings(), **passwords}), "CACERT": trusted()}
+
+
+def lab_environment() -> dict[str, str]:
+    """The environment for Compose: this machine's, but for what is handed on to a lab."""
+    given = settings()
+    found: dict[str, str] = {}
+    for name in PROXIES:
+        if value := given.get(name):
+            found |= {name: value, name.upper(): value}
+    found |= json.loads(network("index"))
+    if certificates := trusted():
+        found |= {"CERTIFICATES": certificates, "CERTIFICATES_AT": BUNDLE}
+    return handing_on(found)
+
+
+def environment_of(container: dict[str, Any]) -> dict[str, str]:
+    """The same of a lab that runs: what it was started with."""
+    started = dict(entry.split("=", 1) for entry in container["Config"]["Env"] if "=" in entry)  # without: not set
+    found = {name: value for name, value in started.items() if name in HANDED_ON}
+    for mount in container["Mounts"]:
+        if mount["Destination"] == BUNDLE:
+            found |= {"CERTIFICATES": mount["Source"], "CERTIFICATES_AT": BUNDLE}
+    return handing_on(found)
+
+
+def handing_on(found: dict[str, str]) -> dict[str, str]:
+    """The environment of this machine, in which nothing but `found` is handed on to a lab, or steers Compose."""
+    own = {k: v for k, v in os.environ.items() if k not in HANDED_ON and not k.startswith("COMPOSE_")}
+    return own | found
+
+
+def check() -> None:
+    """Raise Problem where a proxy is down or wants another password, if this machine can tell for its engine."""
+    local = sys.platform == "linux" and not os.environ.get("DOCKER_HOST", "").startswith(("tcp:", "ssh:"))
+    if local and settings() and (said := network("check")):
+        raise Problem(said)
+
+
+def blame(words: str) -> str:
+    """What kept a command of this machine from getting online, told from its words; empty if nothing did."""
+    return network("explain", words)
+
+
+def network(verb: str, words: str = "") -> str:
+    """What the build's own tool prints, run on this machine."""
+    trust = {"SSL_CERT_FILE": certificates} if (certificates := trusted()) else {}
+    environment = {**os.environ, **settings(), **trust}
+    command = [sys.executable, "-m", "pyrlab.steps.network", verb]
+    run = subprocess.run(command, cwd=ROOT, input=words, capture_output=True, text=True, env=environment)
+    if run.returncode:
+        raise Problem(f"the proxies could not be checked: {(run.stderr.strip() or 'no reason given').splitlines()[-1]}")
+    return run.stdout.strip()

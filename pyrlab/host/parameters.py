@@ -1,0 +1,142 @@
+"""The Makefile's parameters as people write them: taken as they are meant, or refused before anything is made."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PATHS = ("FILES", "CACERT")
+ADDRESSES = ("CRAN", "BIOC", "APTPROXY", "PIPPROXY", "PIPHOST", "http_proxy", "https_proxy")  # may hold a password
+PORTS = ("PORT", "RPORT", "PYRPORT", "TBPORT", "APTPORT", "PIPPORT")
+OTHERS = ("TZ", "SHM", "no_proxy", "SSH_OPTIONS", "P", "A", "B")  # which may be anything, or are looked at elsewhere
+
+
+def like(pattern: str) -> Callable[[str], bool]:
+    """Whether a value is all of the form `pattern`."""
+    return lambda value: re.fullmatch(pattern, value, re.ASCII) is not None
+
+
+def is_port(value: str) -> bool:
+    """Whether a value is the number of a port."""
+    return like(r"[1-9]\d{0,4}")(value) and int(value) < 65536
+
+
+# What a value must be, and what is said of one that is not.
+RULES: dict[str, tuple[Callable[[str], bool], str]] = {
+    **dict.fromkeys(PORTS, (is_port, "is no port number; choose one from 1024 to 65535")),
+    "TAG": (
+        like(r"\w[\w.-]{0,99}"),
+        "cannot be the tag of images; it has at most 100 letters, digits, '_', '.' and '-', and begins with neither "
+        "of the last two, as in TAG=mine",
+    ),
+    "PROJECT": (
+        like(r"[a-z0-9][a-z0-9_-]*"),
+        "cannot be the prefix of containers; it has small letters, digits, '_' and '-', and begins with neither of "
+        "the last two, as in PROJECT=mine",
+    ),
+    "BASE": (like("auto|registry|debian"), "is none of auto, registry and debian"),
+    "ENGINE": (like("external"), "is neither external nor empty"),
+    "SAVE": (like("yes|no"), "is neither yes nor no"),
+    "RUNS": (like(r"[1-9]\d*"), "is no number"),
+    "PYTHONBASE": (like(r"[\w./:@-]+"), "is no name of an image; write it as in PYTHONBASE=python:3.14-slim-trixie"),
+    "HOST": (like(r"[^\s-]\S*"), "is no server; write it as in HOST=user@server"),
+}
+NAMES = tuple(dict.fromkeys((*RULES, *PATHS, *ADDRESSES, *OTHERS)))
+
+
+def take() -> dict[str, str]:
+    """Put the parameters into the environment as they are meant, for all that is started from here.
+
+    Returns those that cannot be right, each with a sentence on it.
+    """
+    wrong = misspelt(os.environ.get("GIVEN", "").split()) | misread(ROOT / "local.mk")
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # so that ~ is what the system has as this user's home, and not /
+    os.environ["FILES"] = unquoted(os.environ.get("FILES", "")) or "~/notebooks"
+    for name in NAMES:
+        if given := os.environ.get(name):
+            value = unquoted(given)
+            if name in PATHS:
+                value = expanded(value)
+            if name == "FILES" and value:
+                value = str(ROOT / value) if is_folder(value) else value
+            os.environ[name] = value
+            if problem := wrong_with(name, value):
+                wrong[name] = problem
+    return wrong
+
+
+def misspelt(given: list[str]) -> dict[str, str]:
+    """A sentence for each name on the command line or in local.mk that is likely to be meant for a parameter."""
+    found = {}
+    near = {name.upper(): name for name in NAMES}
+    for name in given:
+        close = difflib.get_close_matches(name.upper(), near, 1, 0.75)
+        if name not in NAMES and name.lower() not in NAMES and close:
+            found[name] = f"{name} is no parameter; did you mean {near[close[0]]}?"
+    return found
+
+
+def misread(local: Path) -> dict[str, str]:
+    """A sentence for each parameter in local.mk that make takes for something else than it looks."""
+    text = local.read_text(errors="replace") if local.is_file() else ""
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        parts = re.fullmatch(r"(?:export\s+|override\s+)*(\w+)\s*([:?+]*=|:)(.*)", line.strip())
+        if not parts or parts[1] not in NAMES:
+            continue
+        name, sign, value = parts.groups()
+        unknown = [word for word in re.findall(r"\$[({](\w+)[)}]", value.partition("#")[0]) if not is_known(word, text)]
+        if sign == ":":
+            found[name] = f"local.mk line {number} gives {name} no value; write {name} ={value}"
+        elif name in (*PATHS, *ADDRESSES) and re.search(r"[^\s\\]#", value):
+            found[name] = f"local.mk line {number}: make ends {name} before the #; write \\# for one that belongs to it"
+        elif unknown:
+            found[name] = f"local.mk line {number}: $({unknown[0]}) in {name} is not set; write out what it stands for"
+    return found
+
+
+def is_known(variable: str, local: str) -> bool:
+    """Whether make has a value for a variable of local.mk, or may have one."""
+    set_here = rf"\b{variable}\s*[:?+]*=|\bdefine\s+{variable}\b|^-?include\b"
+    return variable in (*NAMES, *os.environ, "CURDIR") or re.search(set_here, local, re.MULTILINE) is not None
+
+
+def unquoted(given: str) -> str:
+    """A value without blanks around it, and without the quotation marks that make, unlike a shell, leaves there."""
+    value = given.strip()
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" and value.count(value[0]) == 2:
+        return value[1:-1].strip()
+    return value
+
+
+def expanded(path: str) -> str:
+    """A path in which ~, $HOME and a backslash mean what they do in a shell."""
+    text = os.path.expandvars(re.sub(r"\\(\W)", r"\1", path))
+    return os.path.expanduser(text)  # noqa: PTH111  # which leaves ~nobody-known as it is
+
+
+def is_folder(path: str) -> bool:
+    """Whether a path says on purpose where it is: from the root, or from the checkout."""
+    return path.startswith(("/", "./", "../")) or path in (".", "..") or (ROOT / path).is_dir()
+
+
+def wrong_with(name: str, value: str) -> str:
+    """A sentence on a parameter that cannot be right; empty where it may be."""
+    if not value:
+        return ""
+    if name in ADDRESSES:
+        wrong = re.search(r"""\s|^["'`]|["'`]$""", value)
+        return f"{name} has a blank in it, or a quotation mark at one end, which no address has" if wrong else ""
+    if not value.isprintable():
+        return f"{name}={value!r} has a character in it that cannot be printed"
+    if name in PATHS and (unset := re.search(r"\$\w+|\$\{\w+\}", value)):
+        return f"{name}={value} cannot be right: {unset[0]} is not set"
+    if name == "FILES" and not value.startswith("/"):
+        return f"FILES={value} is no full path; write it from / or ~ on, or from ./ for a folder of this checkout"
+    allowed, said = RULES.get(name, (lambda value: True, ""))
+    return "" if allowed(value) else f"{name}={value} {said}"

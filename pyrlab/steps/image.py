@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Make the packages of an image, and write the layers that the engine lacks of it as an archive: image.py PLAN ARCHIVE.
+
+This very file system is that of the image's parent. PLAN is a folder in which plan.json says what the image has (see
+`Plan`), with the lists and locks that it names. Beside the archive's own files there is ARCHIVE/pyrlab.json: the layers
+of the image, and what is to be checked once they are in the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pyrlab.model import events, lists
+from pyrlab.steps import compiled, debian, debs, grouping, network, oci, r, wheels
+from pyrlab.steps.pieces import FORMAT, Folders, Mode, Piece, Tar, sweep
+
+CACHE = Path("/opt")  # a cache mount: what was made before; at /opt, since an environment's files name their place
+PYTHON = Path("/pyrlab/base")  # the Python image, untouched
+TREE = debian.Tree(Path("/"), opt=Path("/pyrlab/opt"))  # of the parent
+BACKUPS = re.compile(r"etc/(\.pwd\.lock|[a-z]+-)")  # of whoever changed accounts: no image needs what was before
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an image has besides its parent."""
+
+    folder: Path
+    image: str  # its name
+    name: str  # under which the engine is to load its packages
+    python: str  # the identity of the Python image that all images start from
+    parent: str  # the identity of the parent, empty where it is the Python image itself
+    below: list[dict[str, Any]]  # the layers of the parent
+    settings: dict[str, Any]  # the configuration of the parent
+    blobs: list[str]  # the layers that the engine has
+    chains: list[list[str]]  # the same of the classic store: which layers stand on which, by what they unpack to
+    debian: list[str] = field(default_factory=list)  # its lists of Debian packages
+    wheels: list[list[str]] = field(default_factory=list)  # of its parents and itself: lock, heading in it, list
+    own_wheels: int = 0  # how many of these are its own
+    r: str = ""  # its list of R packages
+    counts: dict[str, int] = field(default_factory=dict)  # of layers, by ecosystem
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        """The plan in a folder."""
+        return cls(folder, **json.loads((folder / "plan.json").read_text()))
+
+    def list(self, path: str) -> Path:
+        """Where a list is."""
+        return self.folder / "lists" / path
+
+    @property
+    def locks(self) -> Path:
+        """The folder of the locks."""
+        return self.folder / "locks"
+
+
+def root_layers(plan: Plan) -> list[oci.Layer]:
+    """The Python image as one layer, so that all layers are made here, whatever store the engine has."""
+    key = wheels.digest(f"{plan.python} {FORMAT} {BACKUPS.pattern}")
+    piece = Piece(CACHE / "pieces" / f"root-{key}")
+    if not piece.exists:
+        tar = Tar()
+        for folder, folders, files in os.walk(PYTHON):
+            folders.sort()
+            inside = Path(folder).relative_to(PYTHON)
+            for path in (str(inside / name).removeprefix("./") for name in sorted([*folders, *files])):
+                if not BACKUPS.fullmatch(path):
+                    tar.from_disk(PYTHON, path)
+        compile_library(tar)
+        tar.save(piece, {"ecosystem": "base", "name": plan.python})
+    return oci.layers([(plan.python, [piece])], CACHE / "layers", {})
+
+
+def compile_library(tar: Tar) -> None:
+    """Add the bytecode of Python's own library where it has none, as in a registry's image.
+
+    Who may not write it compiles the same at every start of a kernel.
+    """
+    if sys.base_prefix == "/usr":
+        return
+    for path in [path for path in tar.paths if path.startswith(f"{sys.base_prefix[1:]}/lib/python3")]:
+        if re.search(r"/(site-packages|test)/", path) or not path.endswith(".py") or not (PYTHON / path).is_file():
+            continue
+        for name, content in wheels.with_bytecode(path, (PYTHON / path).read_bytes()).items():
+            if name != path and name not in tar.paths:
+                tar.folder(name.rpartition("/")[0])
+                tar.file(name, content, Mode(0o644))
+
+
+def distinct(groups: list[tuple[str, list[Piece]]]) -> list[tuple[str, list[Piece]]]:
+    """The groups of packages, with no path twice in one of them: the first package keeps it."""
+    found = []
+    for about, pieces in groups:
+        seen: set[str] = set()
+        kept = []
+        for piece in pieces:
+            kept.append(piece.without(seen) if seen.intersection(piece.paths) else piece)
+            seen.update(piece.paths)
+        found.append((about, kept))
+    return found
+
+
+def layers(
+    pieces: dict[str, Piece], ecosystem: str, count: int, last: Piece | None = None, folders: Folders | None = None
+) -> list[oci.Layer]:
+    """The layers of some packages, with `folders` as these are known; a `last` piece gets a layer of its own."""
+    groups = distinct(grouping.groups(pieces, count - 1 if last else count, ecosystem))
+    groups += [("state of the packages", [last])] if last else []
+    known = TREE.folders_of(piece for _, group in groups for piece in group) | (folders or {})
+    return oci.layers([(f"{ecosystem}: {about}", group) for about, group in groups], CACHE / "layers", known)
+
+
+def written(line: lists.Line) -> list[Any]:
+    """A line, to be written down."""
+    return [line.text, line.list, line.number]
+
+
+def mark(name: str, packages: wheels.Packages, found: dict[str, Piece], plan: Plan) -> str:
+    """What a package is known by that was imported: all that it needs, and what it stands on."""
+    needed = [found[each].key for each in wheels.closure(name, packages.pins) if each in found]
+    return wheels.digest(" ".join([plan.parent, *needed]))
+
+
+def wheels_of(plan: Plan) -> tuple[list[tuple[dict[str, Piece], str, int]], dict[str, Any]]:
+    """The pieces of each layer group's Python packages, and what is to be imported of them, with its mark."""
+    locks = {name: wheels.Lock(plan.locks / name) for name, _, _ in plan.wheels}
+    pins = {name: pin for lock, heading, _ in plan.wheels for name, pin in locks[lock].sections[heading].items()}
+    own = {name for lock, heading, _ in plan.wheels[-plan.own_wheels :] for name in locks[lock].sections[heading]}
+    options: dict[str, list[str]] = {}
+    for lock in locks.values():
+        for name, values in lock.options.items():
+            options[name] = [*dict.fromkeys([*options.get(name, ()), *values])]
+    listed = plan.list("python") / plan.wheels[-1][2]
+    cache = compiled.Cache(CACHE / "compiled", plan.list("base_debs.txt"))
+    packages = wheels.Packages(pins, options, listed, cache)
+    empty, found = wheels.pieces(plan.image, packages, CACHE)
+    asked = {name: line for name, line in packages.asked().items() if name in own}
+    first = [({"environment": empty}, "Python", 1)] if len(plan.wheels) == plan.own_wheels else []
+    return (
+        [*first, ({name: found[name] for name in found if name in own}, "Python", plan.counts["Python"])],
+        {name: [written(line), mark(name, packages, found, plan)] for name, line in asked.items()},
+    )
+
+
+def joined(lists: debs.Order, of_r: debs.Order) -> debs.Order:
+    """What Debian's lists of an image and its R packages take together."""
+    names, packages = lists.names + of_r.names, lists.packages | of_r.packages
+    return replace(of_r, names=names, packages=packages, removed=lists.removed + of_r.removed)
+
+
+def main() -> None:
+    """Write the archive; see the module's docstring."""
+    network.connect()
+    plan, archive = Plan.read(Path(sys.argv[1])), Path(sys.argv[2])
+    parents = [oci.Layer(**layer) for layer in plan.below] if plan.parent else root_layers(plan)
+    own: list[oci.Layer] = []
+    lines: dict[str, Any] = {"Python": {}, "R": {}}
+    order, fetched = None, None
+    if plan.debian:
+        order = debs.order(plan.locks, [plan.list(path) for path in plan.debian])
+    if plan.r:
+        of_r, fetched = r.order(plan.locks, plan.list(plan.r))
+        order = joined(order, of_r) if order else of_r
+    installed = debian.Result({}, None, {}, [])
+    if order and order.packages:
+        events.step("Debian packages")
+        count = plan.counts["Debian"]
+        installed = debian.pieces(order, CACHE, plan.parent or plan.python, TREE)
+        own += layers(installed.packages, "Debian", count, installed.state, installed.folders)
+    if plan.own_wheels:
+        events.step("Python packages")
+        found, lines["Python"] = wheels_of(plan)
+        own += [layer for made in found for layer in layers(*made)]
+    if fetched:
+        events.step("R packages")
+        library = r.library(fetched, lambda: debian.unpack_missing(installed, TREE), CACHE / "pieces")
+        own += layers(library, "R", plan.counts["R"])
+        lines["R"] = {name: written(line) for name, line in fetched.lines.items()}
+    settings = plan.settings or {"Env": [f"PATH={os.environ['PATH']}"], "Cmd": ["python3"]}
+    events.step("layers")
+    image = oci.Image.of([*parents, *own], settings, MACHINES.get(platform.machine(), platform.machine()))
+    image.write(archive, plan.name, image.lacking(plan.blobs, plan.chains))
+    for folder in (CACHE / "pieces", debs.ARCHIVES):
+        sweep(folder, time.time())
+    (archive / "pyrlab.json").write_text(json.dumps({"layers": image.described(), "lines": lines}))
+
+
+if __name__ == "__main__":
+    main()

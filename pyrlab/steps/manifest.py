@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""Write down what is in an image: manifest.py IMAGE BASE PLAN LAYER.
+
+Looks at the image IMAGE, which starts from the Python image BASE: this very file system. Writes
+usr/share/pyrlab/manifest.json in the folder LAYER: every Debian, Python and R package with its version, licence, size
+(bytes of its files), and why it is there: the lists of the folder PLAN/asked that name it, the packages that need it,
+or the Python image that came with it. What belongs to no package is counted, too.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from pyrlab.model import lists
+from pyrlab.steps import debian as debian_packages
+from pyrlab.steps import debs, r, trees
+from pyrlab.steps.pieces import EPOCH
+from pyrlab.steps.wheels import canonical
+
+ROOT = Path("/")
+VENV = "/opt/venv"
+SITE = f"{VENV}/lib/python3*/site-packages"  # where wheels are installed
+R_LIBRARIES = ("/usr/local/lib/R/site-library", "/usr/lib/R/site-library", "/usr/lib/R/library")
+PARTS = ("bin/[ip]*", "include/python*/**/*", "lib/libpython*", "lib/pkgconfig/*", "lib/python*/**/*", "share/man/**/*")
+JUPYTER = ("jupyterlab", "notebook", "jupyter-server", "ipykernel")
+
+
+@dataclass
+class Package:
+    """One package of the image; what it `needs` and `provides` are names of its own ecosystem."""
+
+    ecosystem: str
+    name: str
+    version: str
+    licence: str
+    needs: set[str] = field(default_factory=set)
+    provides: set[str] = field(default_factory=set)
+    part_of: str = ""  # the Debian package that brings a package of R
+    size: int = 0
+    why: list[str] = field(default_factory=list)
+
+
+def debian() -> Iterator[Package]:
+    """Debian's packages, as dpkg's database has them."""
+    for entry in debs.paragraphs((ROOT / "var/lib/dpkg/status").read_text()):
+        if entry["Status"].split()[-1] != "installed":
+            continue
+        name = entry["Package"].strip()
+        needs = names_in(entry, "Depends") | names_in(entry, "Pre-Depends")
+        version = entry["Version"].strip()
+        yield Package("Debian", name, version, copyright_of(name), needs, names_in(entry, "Provides"))
+
+
+def names_in(entry: dict[str, str], kind: str) -> set[str]:
+    """The names of other packages in a field of dpkg's database, alternatives included."""
+    parts = re.split(r"[,|]", entry.get(kind, ""))
+    return {re.split(r"[\s:(]", part.strip())[0] for part in parts if part.strip()}
+
+
+def copyright_of(name: str) -> str:
+    """The licences that a Debian package's copyright file names in its machine-readable form, if it has that."""
+    path = ROOT / f"usr/share/doc/{name}/copyright"
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    found = re.findall(r"^License:[ \t]*(\S.*)$", text, re.MULTILINE) if "Format:" in text[:300] else []
+    return " and ".join(dict.fromkeys(found))
+
+
+def glob(pattern: str) -> list[Path]:
+    """Every file that matches `pattern`, an absolute one."""
+    return sorted(ROOT.glob(pattern[1:]))
+
+
+def scan() -> dict[str, trees.Entry]:
+    """Every file, by its path."""
+    found = sorted(trees.scan(ROOT).items())
+    return {path: entry for path, entry in found if not stat.S_ISDIR(entry.status.st_mode)}
+
+
+def python(wanted: Iterable[str]) -> Iterator[Package]:
+    """Python's packages of the environment, with what they need here, for the extras that anything asks for."""
+    folders = [str(path) for pattern in (SITE, f"{VENV}/lib/pyrlab") for path in glob(pattern)]
+    found = list(importlib.metadata.distributions(path=folders))
+    required = {item: [requirement(text) for text in item.requires or []] for item in found}
+    extras: dict[str, set[str]] = {}
+    asked = [requirement(name) for name in map(named, wanted) if name]
+    for need in chain(asked, *required.values()):
+        extras.setdefault(canonical(need.name), {""}).update(need.extras)
+    for distribution, requirements in required.items():
+        about = distribution.metadata
+        name = canonical(about["Name"])
+        needs = {
+            canonical(need.name)
+            for need in requirements
+            if not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in extras.get(name, {""}))
+        }
+        yield Package("Python", name, about["Version"], licence_of(about), needs)
+
+
+def requirement(text: str) -> Requirement:
+    """A requirement; where it is older than today's rules for them, which uv forgives, its name."""
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        return Requirement(re.match(r"[\w.-]+", text)[0])  # type: ignore[index]
+
+
+def named(line: str) -> str:
+    """The package, with its extras, that a line of a list names; of an address, what it is probably called after.
+
+    Empty of a line of options.
+    """
+    text = line.rpartition("::")[2]
+    wheel = re.search(r"\.whl\b", text)
+    if not wheel and (repository := re.match(r"[\w.-]+/([\w.-]+)", text)):
+        return repository[1]
+    if wheel or re.match(r"[\w+]+://", text):
+        text = re.split(r"[_-]\d|\.git\b|[@?#]", text.rpartition("/")[2])[0]
+    return re.match(r"(?!-)[\w.-]*(\[[\w., -]*\])?|", text)[0]  # type: ignore[index]
+
+
+def licence_of(about: importlib.metadata.PackageMetadata) -> str:
+    """The licence that a wheel's metadata names."""
+    if "License-Expression" in about:
+        return about["License-Expression"]
+    classifiers = [
+        text.split(" :: ")[-1] for text in about.get_all("Classifier") or [] if text.startswith("License ::")
+    ]
+    written = about["License"].strip() if "License" in about else ""
+    return " and ".join(classifiers) or (written if "\n" not in written else written.splitlines()[0])
+
+
+def r_packages() -> Iterator[tuple[Package, str]]:
+    """R's packages, each with the folder it is in."""
+    for library in R_LIBRARIES:
+        for path in glob(f"{library}/*/Meta/package.rds"):  # of what R calls installed
+            folder = path.parent.parent
+            about = next(iter(debs.paragraphs((folder / "DESCRIPTION").read_text(errors="replace"))))
+            needs = {need.name for need in r.needs(about)}
+            licence = about.get("License", "").strip()
+            package = Package("R", folder.name, about["Version"].strip(), licence, needs)
+            yield package, str(folder)
+
+
+def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -> tuple[int, dict[str, int]]:
+    """Give every file's bytes to its package; the bytes of all files, and those of nobody by path."""
+    entries = scan()
+    owners = debian_packages.owners_of(ROOT, entries)
+    recorded = dict(records())
+    nobodys: dict[str, int] = {}
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    for path, entry in entries.items():
+        inode = entry.status.st_dev, entry.status.st_ino
+        size = 0 if inode in seen else entry.status.st_size
+        if entry.status.st_nlink > 1:
+            seen.add(inode)
+        total += size
+        library = next((at for at in R_LIBRARIES if path.startswith(f"{at}/")), "")
+        in_library = folders.get("/".join(path.split("/")[: library.count("/") + 2])) if library else None
+        debian = packages.get(("Debian", owners.get(path, "").partition(":")[0]))
+        package = debian or in_library or packages.get(recorded.get(source_of(path), ("", "")))
+        if package:
+            package.size += size
+        if in_library and in_library is not package:
+            in_library.size += size
+            in_library.part_of = package.name if package else ""
+        if not package:
+            nobodys[path] = size
+    return total, nobodys
+
+
+def records() -> Iterator[tuple[str, tuple[str, str]]]:
+    """Every file that a wheel, or a Python that is not Debian's, has brought, with the ecosystem and the name."""
+    for record in glob(f"{SITE}/*.dist-info/RECORD"):
+        name = canonical(record.parent.name.partition("-")[0])
+        folder = record.parent.parent
+        for row in record.read_text().splitlines():
+            path = row.rsplit(",", 2)[0].strip('"')
+            yield os.path.normpath(f"{folder}/{path}"), ("Python", name)
+    for pattern in PARTS if sys.base_prefix != "/usr" else ():
+        for file in Path(sys.base_prefix).glob(pattern):
+            yield str(file), ("base", "python")
+
+
+def source_of(path: str) -> str:
+    """The module that bytecode was made from; other files stand for themselves."""
+    return re.sub(r"/__pycache__/([^/]+)\.cpython-\d+(\.opt-\d)?\.pyc$", r"/\1.py", path)
+
+
+def explain(packages: dict[tuple[str, str], Package], wanted: dict[tuple[str, str], list[str]], base: str) -> None:
+    """Say of every package why it is there."""
+    providers: dict[tuple[str, str], set[str]] = {}
+    for package in packages.values():
+        for name in {package.name, *package.provides}:
+            providers.setdefault((package.ecosystem, name), set()).add(package.name)
+    needed: dict[tuple[str, str], set[str]] = {}
+    for package in packages.values():
+        for need in package.needs:
+            for name in providers.get((package.ecosystem, need), set()) - {package.name}:
+                needed.setdefault((package.ecosystem, name), set()).add(package.name)
+    for key, package in packages.items():
+        virtual = (
+            wanted.get((key[0], name), []) for name in sorted(package.provides) if (key[0], name) not in packages
+        )
+        package.why = [*wanted.get(key, []), *chain.from_iterable(virtual)] + [
+            f"needed by {name}" for name in sorted(needed.get(key, ()))
+        ]
+        if not package.why:
+            package.why = [f"part of {package.part_of}" if package.part_of else base]
+
+
+def asked_for(folder: Path) -> dict[tuple[str, str], list[str]]:
+    """The packages that lists name, with the lists; each ecosystem has a folder."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
+        ecosystem, *rest = path.relative_to(folder).parts
+        for line in lists.read(path):
+            name = line.text.partition("=")[0] if ecosystem == "Debian" else named(line.text)
+            keys = [(ecosystem, canonical(name) if ecosystem == "Python" else name)]
+            if ecosystem == "R":  # which Debian has under another name
+                keys += [("Debian", f"r-{archive}-{name.lower()}") for archive in ("cran", "bioc")]
+            for key in keys if name else ():
+                found.setdefault(key, []).append("/".join(rest))
+    return found
+
+
+def main() -> None:
+    """Write the manifest; see the module's docstring."""
+    name, base, folder, layer = sys.argv[1:]
+    in_r = list(r_packages())
+    listed = Path(folder) / "asked"
+    wanted = [line.text for path in listed.glob("Python/**/*.*") for line in lists.read(path)]
+    found = [*debian(), *python(wanted), *(package for package, _ in in_r)]
+    if sys.base_prefix != "/usr":
+        found.append(Package("base", "python", platform.python_version(), "PSF-2.0"))
+    packages = {(package.ecosystem, package.name): package for package in reversed(found)}
+    total, nobodys = own(packages, {path: package for package, path in in_r})
+    packages["Python", "pyrlab-pdf"].part_of = "pyrlab"
+    explain(packages, asked_for(listed), base)
+    shown = [("R", "base"), *(("Python", name) for name in JUPYTER)]
+    versions = {"Python": platform.python_version()} | {
+        "R" if name == "base" else name: packages[ecosystem, name].version
+        for ecosystem, name in shown
+        if (ecosystem, name) in packages
+    }
+    manifest = {
+        "image": name,
+        "base": base,
+        "architecture": platform.machine(),
+        "versions": versions,
+        "size": total,
+        "nobodys": {"size": sum(nobodys.values()), "files": len(nobodys)},
+        "packages": [
+            {
+                name: value
+                for name, value in asdict(packages[key]).items()
+                if name not in ("needs", "provides", "part_of")
+            }
+            for key in sorted(packages)
+        ],
+    }
+    path = Path(layer) / "usr/share/pyrlab/manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    for made in (path, *list(path.parents)[:3]):
+        os.utime(made, (EPOCH, EPOCH))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""Pieces of layers: the files of one package as a tar without an end, compressed once and kept.
+
+A layer is a frame with the folders of its packages, their pieces one behind the other, and an end: both tar files and
+frames of zstd may be joined (RFC 8878, section 3). So a package is unpacked, compiled and compressed once, ever, and a
+layer that changes is put together by copying. Folders stand apart, since packages share them, and a layer may name
+each path but once (Docker's classic image store insists on it).
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import hashlib
+import io
+import json
+import os
+import stat
+import tarfile
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pyrlab.steps import trees
+
+EPOCH = 1_767_225_600  # 2026-01-01, the one time stamp of everything that a build generates
+FORMAT = "3"  # part of every piece's key; counted up where the same package would give another piece
+XATTR = "SCHILY.xattr."  # begins the names of extended attributes in a tar file
+KEPT = 30 * 86_400  # seconds for which a piece or an archive is kept that nobody asks for
+LEVEL = 3  # of compression: half the size for a tenth of the time of gzip's default
+
+# Every Debian has it, since dpkg needs it; a registry's Python before 3.14 has no module for it.
+zstd = ctypes.CDLL("libzstd.so.1")
+for function in ("ZSTD_compressBound", "ZSTD_compress", "ZSTD_decompress"):
+    getattr(zstd, function).restype = ctypes.c_size_t
+zstd.ZSTD_getFrameContentSize.restype = ctypes.c_ulonglong
+
+
+def compress(content: bytes) -> bytes:
+    """One frame that holds `content`."""
+    room = ctypes.create_string_buffer(zstd.ZSTD_compressBound(ctypes.c_size_t(len(content))))
+    size = zstd.ZSTD_compress(room, ctypes.c_size_t(len(room)), content, ctypes.c_size_t(len(content)), LEVEL)
+    return ctypes.string_at(room, size)
+
+
+def decompress(frame: bytes) -> bytes:
+    """What one frame holds."""
+    size = zstd.ZSTD_getFrameContentSize(frame, ctypes.c_size_t(len(frame)))
+    room = ctypes.create_string_buffer(max(size, 1))
+    zstd.ZSTD_decompress(room, ctypes.c_size_t(size), frame, ctypes.c_size_t(len(frame)))
+    return ctypes.string_at(room, size)
+
+
+END = compress(bytes(1024))  # of a tar file
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Who owns a file or folder, and who may do what with it."""
+
+    mode: int  # the permission bits
+    uid: int = 0
+    gid: int = 0
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Mode:
+        """What the system says of one."""
+        return cls(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+
+FOLDER = Mode(0o755)
+Folders = dict[str, Mode]  # by path, without a leading slash
+
+
+@dataclass
+class Tar:
+    """The files of a package, in the order in which they are added, and apart from them its folders."""
+
+    parts: list[bytes] = field(default_factory=list)
+    folders: Folders = field(default_factory=dict)
+    paths: list[str] = field(default_factory=list)
+    linked: dict[tuple[int, int], str] = field(default_factory=dict)  # files with several names: the first, by inode
+
+    def folder(self, path: str, mode: Mode = FOLDER) -> None:
+        """Add the folder `path`, unless it is there, and those that it is in."""
+        while path and path not in self.folders:
+            self.folders[path] = mode
+            path, mode = path.rpartition("/")[0], FOLDER
+
+    def add(self, member: tarfile.TarInfo, content: bytes = b"") -> None:
+        """Add whatever is no folder; the folder that it is in must be there."""
+        self.paths.append(member.name)
+        self.parts += [head(member), content, bytes(-len(content) % 512)]
+
+    def file(self, path: str, content: bytes, mode: Mode, mtime: int = EPOCH) -> None:
+        """Add a regular file."""
+        member = tarfile.TarInfo(path)
+        member.size, member.mtime = len(content), mtime
+        member.mode, member.uid, member.gid = mode.mode, mode.uid, mode.gid
+        self.add(member, content)
+
+    def link(self, path: str, target: str, uid: int = 0, gid: int = 0) -> None:
+        """Add a symbolic link."""
+        member = tarfile.TarInfo(path)
+        member.type, member.linkname, member.mode, member.mtime = tarfile.SYMTYPE, target, 0o777, EPOCH
+        member.uid, member.gid = uid, gid
+        self.add(member)
+
+    def gone(self, path: str) -> None:
+        """Say that a file or folder of a layer below is there no more, as the OCI's image-spec has it (layer.md)."""
+        folder, _, name = path.rpartition("/")
+        self.file(f"{folder}/.wh.{name}".lstrip("/"), b"", Mode(0o644))
+
+    def from_disk(self, root: Path, path: str, mtime: int | None = None) -> None:
+        """Add what is at `path` of the tree `root`, a folder included; its own time, or `mtime`."""
+        place = root / path
+        status = place.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            self.folders[path] = Mode.of(status)
+            return
+        member = tarfile.TarInfo(path)
+        member.pax_headers = attributes(place)
+        member.mtime = int(status.st_mtime) if mtime is None else mtime
+        member.mode, member.uid, member.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+        if stat.S_ISLNK(status.st_mode):
+            member.type, member.linkname, member.mode = tarfile.SYMTYPE, os.readlink(place), 0o777
+            self.add(member)
+            return
+        if stat.S_ISFIFO(status.st_mode):
+            member.type = tarfile.FIFOTYPE
+            self.add(member)
+            return
+        if not stat.S_ISREG(status.st_mode):
+            return  # sockets and devices belong to a running system
+        first = self.linked.setdefault((status.st_dev, status.st_ino), path) if status.st_nlink > 1 else path
+        if first != path:
+            member.type, member.linkname = tarfile.LNKTYPE, first
+            self.add(member)
+            return
+        content = place.read_bytes()
+        member.size = len(content)
+        self.add(member, content)
+
+    def save(self, piece: Piece, about: Mapping[str, Any] | None = None) -> Piece:
+        """Keep it as `piece`, with what is said `about` it."""
+        content = b"".join(self.parts)
+        index = {
+            "size": len(content),
+            "folders": {path: [mode.mode, mode.uid, mode.gid] for path, mode in self.folders.items()},
+            "paths": self.paths,
+            "about": dict(about or {}),
+        }
+        write(piece.beside, json.dumps(index).encode())
+        write(piece.path, compress(content))  # last: where it is, its index is
+        return piece
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file that is kept for builds to come, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+        part.write(content)
+    Path(part.name).rename(path)
+
+
+def attributes(path: Path) -> dict[str, str]:
+    """The extended attributes of a file, such as capabilities, as a tar file has them."""
+    found = trees.attributes(str(path))
+    return {f"{XATTR}{name}": value.decode("utf-8", "surrogateescape") for name, value in found.items()}
+
+
+def head(member: tarfile.TarInfo) -> bytes:
+    """The header of a member; names that are not UTF-8 stay as they are."""
+    return member.tobuf(tarfile.PAX_FORMAT if member.pax_headers else tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece that is kept: one frame in the file `path`, and its index beside it."""
+
+    path: Path
+
+    @property
+    def beside(self) -> Path:
+        """The file of the index."""
+        return self.path.with_suffix(".json")
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is kept already; if so it is noted that somebody asked for it."""
+        if self.path.exists():
+            os.utime(self.path)
+            return True
+        return False
+
+    @property
+    def key(self) -> str:
+        """What it is known by."""
+        return self.path.name
+
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """Its size in bytes (unpacked), its folders and paths, and what was said about it."""
+        found: dict[str, Any] = json.loads(self.beside.read_text())
+        return found
+
+    @property
+    def size(self) -> int:
+        """The bytes that it unpacks to."""
+        return int(self.index["size"])
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all that is no folder, without a leading slash."""
+        return list(self.index["paths"])
+
+    @property
+    def folders(self) -> Folders:
+        """Its folders."""
+        return {path: Mode(*about) for path, about in self.index["folders"].items()}
+
+    def without(self, paths: Collection[str]) -> Piece:
+        """The piece of the same package that has not these paths, which is made where it is not kept yet."""
+        left_out = sorted(set(paths).intersection(self.paths))
+        ways = hashlib.sha256("\0".join([self.key, *left_out]).encode(errors="surrogateescape"))
+        found = Piece(self.path.with_name(ways.hexdigest()))
+        if not found.exists:
+            tar = Tar(folders=self.folders)
+            first: dict[str, str] = {}  # of the other names of a file that is left out: which has the content now
+            with opened(self) as tree:
+                for each in tree:
+                    if each.name in left_out:
+                        continue
+                    member = copy.copy(each)
+                    if each.islnk() and each.linkname in left_out:
+                        member.linkname = first.setdefault(each.linkname, each.name)
+                        if member.linkname == each.name:
+                            member = copy.copy(tree.getmember(each.linkname))
+                            member.name = each.name
+                    tar.add(member, content_of(tree, member))
+            tar.save(found, self.about)
+        return found
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What was said about it."""
+        found: dict[str, Any] = self.index["about"]
+        return found
+
+
+def sweep(folder: Path, now: float) -> None:
+    """Remove the pieces, or archives, that nobody has asked for in a while."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_file() and path.suffix != ".json" and path.stat().st_mtime < now - KEPT:
+            Piece(path).beside.unlink(missing_ok=True)
+            path.unlink()
+
+
+def opened(piece: Piece) -> tarfile.TarFile:
+    """A piece as a tar file."""
+    content = decompress(piece.path.read_bytes()) + bytes(1024)
+    return tarfile.open(fileobj=io.BytesIO(content), encoding="utf-8", errors="surrogateescape")
+
+
+def content_of(tree: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The content of a regular file of a tar file, nothing of anything else."""
+    file = tree.extractfile(member) if member.isreg() else None
+    return file.read() if file else b""
+
+
+def folders_of(pieces: Iterable[Piece]) -> Folders:
+    """The folders of some pieces, each as the first that has it says."""
+    folders: Folders = {}
+    for piece in pieces:
+        folders = piece.folders | folders
+    return folders
+
+
+def folders_frame(folders: Folders) -> bytes:
+    """The frame of some folders."""
+    parts = []
+    for path in sorted(folders):
+        member = tarfile.TarInfo(path)
+        member.type, member.mtime = tarfile.DIRTYPE, EPOCH
+        member.mode, member.uid, member.gid = folders[path].mode, folders[path].uid, folders[path].gid
+        parts.append(head(member))
+    return compress(b"".join(parts))
+
+
+def frames(pieces: Iterable[Piece], known: Mapping[str, Mode]) -> Iterator[bytes]:
+    """The layer of some pieces, frame by frame; folders that are `known` are as they are there."""
+    pieces = list(pieces)
+    yield folders_frame({path: known.get(path, mode) for path, mode in folders_of(pieces).items()})
+    for piece in pieces:
+        yield piece.path.read_bytes()
+    yield END
+
+
+def unpack(pieces: Iterable[Piece], root: Path) -> None:
+    """Unpack pieces to the tree `root`, whose own folders stay as they are."""
+    pieces = list(pieces)
+    folders = folders_of(pieces)
+    for path in sorted(folders):
+        if not (root / path).is_dir():
+            (root / path).mkdir()
+            os.chown(root / path, folders[path].uid, folders[path].gid)
+            (root / path).chmod(folders[path].mode)
+    for piece in pieces:
+        with opened(piece) as tree:
+            tree.extraction_filter = lambda member, _: member  # which Python before 3.11.4 neither has nor needs
+            tree.extractall(root, numeric_owner=True)
+            for member in (member for member in tree if member.pax_headers):  # of which tarfile sets no attributes
+                for name, value in member.pax_headers.items():
+                    if name.startswith(XATTR):
+                        content = value.encode("utf-8", "surrogateescape")
+                        os.setxattr(root / member.name, name.removeprefix(XATTR), content, follow_symlinks=False)

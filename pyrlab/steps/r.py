@@ -1,0 +1,731 @@
+#!/usr/bin/env python3
+"""Resolve a list of R packages, and make pieces of those that are not Debian's.
+
+r.py prepare LOCKS [LIST[,LIST] …]
+    Install R itself, in the version of the locks of some lists in the folder LOCKS.
+
+r.py lock LOCKS TARGET LIST [BELOW[,BELOW] …]
+    Decide for every package, and for all that they need, where it comes from: Debian where it satisfies the list, else
+    CRAN or a source of its own; and write it into the folder TARGET. What the folder LOCKS has already stays at its
+    version, but for the packages of UPGRADE; Debian's packages of the lists BELOW are there.
+
+Which repository serves is R's own setting: docker/rlab-base/Rprofile.site takes it from CRAN and BIOC.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from pyrlab.model import events, lists
+from pyrlab.model.locked import Lock, Locked
+from pyrlab.steps import debs, network
+from pyrlab.steps.pieces import EPOCH, FORMAT, Piece, Tar, unpack, write
+
+Run = subprocess.CompletedProcess[str]
+
+SITE = Path("/usr/local/lib/R/site-library")  # stands before Debian's own library
+SOURCE = "/tmp/source"  # what is compiled, each package in its folder
+NAME = r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]"
+REFERENCE = re.compile(rf"(?:(cran|bioc)::)?({NAME})(?:(?:@?\s*(>=|==)\s*|@)([0-9][0-9.-]*))?")
+GITHUB = re.compile(r"(?:github::)?([\w-]+)/(?!\S+\.tar\.gz)([\w.-]+)(?:@([\w./-]+))?")
+GITHUB_ADDRESS = "https://github.com"
+OPTION = r"\b(lib|repos|type|version|ref|dependencies|quietly|character\.only)\s*=\s*[^,)]+"  # of R's functions
+NEEDS = re.compile(rf"({NAME}|R)\s*(?:\(\s*(>=|==|>|<=|<)\s*([0-9][0-9.-]*)\s*\))?")
+
+
+@dataclass(frozen=True)
+class Need:
+    """A package by name that something needs, in a version that `op` compares with `version`, or in any."""
+
+    name: str
+    op: str = ""
+    version: str = ""
+
+    def met_by(self, version: str) -> bool:
+        """Whether `version` will do."""
+        if not self.op:
+            return True
+        have, want = key(version), key(self.version)
+        return {">=": have >= want, "==": have == want, ">": have > want, "<=": have <= want, "<": have < want}[self.op]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.op} {self.version}".rstrip()
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that can be fetched: what it needs, and the address of its archive."""
+
+    name: str
+    version: str
+    needs: tuple[Need, ...]
+    url: str
+    source: str  # cran, bioc, or a reference of the list's own
+
+
+@dataclass
+class Plan:
+    """Where each package comes from, and which line of the list it is there for."""
+
+    debian: dict[str, str] = field(default_factory=dict)  # name → version
+    fetched: dict[str, Package] = field(default_factory=dict)
+    lines: dict[str, lists.Line] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def key(version: str) -> tuple[int, ...]:
+    """A version as R compares it: numbers between dots and hyphens."""
+    return tuple(int(part) for part in re.split(r"[.-]", version) if part.isdigit())
+
+
+def upstream(version: str) -> str:
+    """R's version of one of Debian: without epoch, revision and what Debian took out."""
+    return re.sub(r"[+~].*", "", re.sub(r"^\d+:", "", version).rpartition("-")[0] or version)
+
+
+def needs(description: dict[str, str]) -> tuple[Need, ...]:
+    """What a package needs to be installed and loaded, R itself included."""
+    listed = ", ".join(description.get(kind, "") for kind in ("Depends", "Imports", "LinkingTo"))
+    found = (NEEDS.fullmatch(part.strip()) for part in listed.split(","))
+    return tuple(Need(match[1], match[2] or "", match[3] or "") for match in found if match)
+
+
+class Unreachable(Exception):
+    """An address that gives nothing: which, and why."""
+
+
+class Web:
+    """Fetches over HTTP as R does."""
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent  # a repository with binaries tells from it for which R and system
+        self.contents: dict[str, bytes] = {}
+
+    def get(self, url: str, sha256: str = "") -> bytes:
+        """The content at `url`, fetched once, or what was fetched before with this checksum; raises Unreachable."""
+        if url not in self.contents:
+            stored = debs.ARCHIVES / sha256
+            self.contents[url] = stored.read_bytes() if stored.is_file() else self.fetch(url)
+        return self.contents[url]
+
+    def keep(self, content: bytes) -> str:
+        """Store what was fetched for builds to come; its checksum."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        if not (debs.ARCHIVES / sha256).exists():
+            write(debs.ARCHIVES / sha256, content)
+        return sha256
+
+    def fetch(self, url: str) -> bytes:
+        """The content at `url`; raises Unreachable."""
+        request = urllib.request.Request(url, headers={"User-Agent": self.agent})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                content: bytes = answer.read()
+                return content
+        except urllib.error.HTTPError as error:
+            raise Unreachable(f"{url} answers {error.code} {error.reason}") from error
+        except OSError as error:
+            raise Unreachable(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
+
+
+class Repository:
+    """A CRAN-shaped repository, asked only once something is needed from it."""
+
+    def __init__(self, url: str, web: Web, source: str) -> None:
+        self.contrib = f"{url.rstrip('/')}/src/contrib"
+        self.web = web
+        self.source = source
+        self.packages: dict[str, Package] | None = None
+        self.fault: Unreachable | None = None
+
+    def all(self) -> dict[str, Package]:
+        """Its packages by name; raises Unreachable, and does not ask twice."""
+        if self.fault:
+            raise self.fault
+        if self.packages is None:
+            try:
+                text = gzip.decompress(self.web.get(f"{self.contrib}/PACKAGES.gz")).decode()
+            except gzip.BadGzipFile as error:
+                self.fault = Unreachable(f"{self.contrib}/PACKAGES.gz is no index of R packages")
+                raise self.fault from error
+            except Unreachable as error:
+                self.fault = error
+                raise
+            self.packages = {}
+            for entry in debs.paragraphs(text):
+                name, version = entry["Package"].strip(), entry["Version"].strip()
+                folder = entry.get("Path", "").strip()
+                url = "/".join(filter(None, [self.contrib, folder, f"{name}_{version}.tar.gz"]))
+                self.packages[name] = Package(name, version, needs(entry), url, self.source)
+        return self.packages
+
+    def find(self, need: Need, sha256: str = "") -> Package | None:
+        """The package that meets `need`: the current one, or of an exact version the archived one."""
+        current = self.all().get(need.name)
+        if current and need.met_by(current.version):
+            return current
+        if need.op != "==":
+            return None
+        url = f"{self.contrib}/Archive/{need.name}/{need.name}_{need.version}.tar.gz"
+        try:
+            return described(self.web.get(url, sha256), url, self.source)
+        except Unreachable:
+            return None
+
+
+def commit_of(archive: bytes) -> str:
+    """The commit that an archive says it was made of, as those of git do; empty where it says none."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
+            return tree.pax_headers.get("comment", "")
+    except tarfile.TarError:
+        return ""
+
+
+def described(archive: bytes, url: str, source: str) -> Package:
+    """The package in an archive, as its DESCRIPTION says; raises Unreachable where there is none."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
+            member = next(item for item in tree if re.fullmatch(r"[^/]+/DESCRIPTION", item.name))
+            file = tree.extractfile(member)
+            assert file is not None
+            description = next(iter(debs.paragraphs(file.read().decode(errors="replace"))))
+            name, version = description["Package"].strip(), description["Version"].strip()
+            return Package(name, version, needs(description), url, source)
+    except (tarfile.TarError, StopIteration, KeyError) as error:
+        raise Unreachable(f"{url} is no archive of an R package") from error
+
+
+class Wrong(Exception):
+    """What is wrong with a line of a list."""
+
+
+class Outgrown(Exception):
+    """A package, by name, that is needed otherwise than locked."""
+
+
+class Resolver:
+    """Decides where each package comes from."""
+
+    def __init__(
+        self,
+        web: Web,
+        cran: str,
+        bioconductor: str,
+        debian: dict[str, str],
+        built_in: dict[str, str],
+        locked: dict[str, Locked] | None = None,
+        called: dict[str, str] | None = None,
+    ) -> None:
+        self.web = web
+        self.cran, self.bioconductor = Repository(cran, web, "cran"), Repository(bioconductor, web, "bioc")
+        self.locked = dict(locked or {})  # what stays as it is where it meets all needs
+        self.debian, self.built_in = debian, built_in  # versions by name; of Debian's by lower-case name
+        self.called = called or {}  # Debian's packages by lower-case name, as R writes it
+        self.plan = Plan()
+
+    def want_all(self, lines: list[lists.Line]) -> Plan:
+        """Where everything comes from that a list asks for; stops with a sentence on every line that cannot be had."""
+        while True:
+            self.plan = Plan()
+            wrong = lists.Problems()
+            try:
+                for line in lines:
+                    try:
+                        self.want(line)
+                    except Wrong as problem:
+                        wrong.note(str(problem), line)
+            except Outgrown as outgrown:
+                del self.locked[str(outgrown)]
+            else:
+                wrong.stop()
+                return self.plan
+
+    def want(self, line: lists.Line) -> None:
+        """Take in a line of the list and all that it needs; raises Wrong."""
+        if line.text.startswith("url::"):
+            self.want_archive(line.text.removeprefix("url::"), line, line.text)
+        elif match := GITHUB.fullmatch(line.text):
+            self.want_commit(f"{GITHUB_ADDRESS}/{match[1]}/{match[2]}/archive", match[3] or "HEAD", line)
+        elif match := REFERENCE.fullmatch(line.text):
+            source, name, op, version = match.groups()
+            if (written := self.called.get(name.lower(), name)) != name:
+                raise Wrong(f"R has no package named '{name}'; it is called {written}")
+            need = Need(name, op or "==", version) if version else Need(name)
+            self.need(need, line, repositories=[self.bioconductor, self.cran] if source == "bioc" else [self.cran])
+        else:
+            raise Wrong(self.malformed(line.text))
+
+    def malformed(self, text: str) -> str:
+        """What is wrong with a line that has not the form of a name, or of another reference."""
+        other = re.fullmatch(r"(?:conda-forge::)?r-(?:cran-|bioc-)?(\S+)", text)
+        if other and other[1] in self.debian:
+            return f"'{text}' is Debian's or conda's name; write {self.called.get(other[1], other[1])}"
+        if page := re.fullmatch(r"(?:https?://)?github\.com/([\w-]+/[\w.-]+?)(?:\.git)?/?", text):
+            return f"'{text}' is the address of a page; write github::{page[1]}"
+        if text.startswith(("http://", "https://")):
+            return f"'{text}' is no name; of the address of a package's archive, write url::{text}"
+        if version := re.fullmatch(rf"({NAME})\s*\(?\s*(>=|={{0,2}})\s*([0-9][0-9.-]*)\)?", text):
+            return f"'{text}' is no name; write {version[1]}{'>=' if '>' in version[2] else '@'}{version[3]}"
+        if names := named_by_code(text) or self.several(text):
+            return f"'{text}' is no name; write one name a line: {', '.join(names)}"
+        example = "ggplot2, ggplot2>=3.5, ggplot2@3.5.2, github::owner/repo@ref, bioc::name or url::https://…"
+        return f"'{text}' names no R package; write {example}"
+
+    def several(self, text: str) -> list[str]:
+        """The packages that a line names, where it has nothing but names."""
+        words = [word for word in re.split(r"[\s,;'\"]+", text) if word not in ("", "-")]
+        names = words and all(re.fullmatch(NAME, word) for word in words)
+        return words if names and {word.lower() for word in words} & self.debian.keys() else []
+
+    def near(self, name: str, known: Iterable[str] = ()) -> str:
+        """The question whether one of the names that Debian or a repository has was meant, if there is a near one."""
+        debian = {self.called.get(other, other) for other in self.debian}
+        return lists.suggestion(name, debian.union(known))
+
+    def in_bioconductor(self, name: str) -> bool:
+        """Whether Bioconductor can be asked, and has a package."""
+        try:
+            return name in self.bioconductor.all()
+        except Unreachable:
+            return False
+
+    def want_commit(self, archives: str, ref: str, line: lists.Line) -> None:
+        """Take the package of a commit: the locked one, or the one that a branch, tag or HEAD names now."""
+        sources = [locked.source.rpartition("#") for locked in self.locked.values()]
+        commit = next((commit for reference, _, commit in sources if reference == line.text), "")
+        try:
+            commit = commit or commit_of(self.web.get(f"{archives}/{ref}.tar.gz"))
+        except Unreachable as error:
+            raise Wrong(str(error)) from error
+        self.want_archive(f"{archives}/{commit or ref}.tar.gz", line, f"{line.text}#{commit}" if commit else line.text)
+
+    def want_archive(self, url: str, line: lists.Line, source: str) -> None:
+        """Take the package whose archive is at `url`; a lock calls it `source`."""
+        sha256 = next((locked.sha256 for locked in self.locked.values() if locked.source == source), "")
+        try:
+            package = described(self.web.get(url, sha256), url, source)
+        except Unreachable as error:
+            raise Wrong(str(error)) from error
+        self.fetch(package, line, [self.cran])
+
+    def need(self, need: Need, line: lists.Line, repositories: list[Repository], by: str = "") -> None:
+        """Make sure of one package; `by` names the package that needs it, empty for the list itself. Raises Wrong."""
+        name, whose = need.name, f", which {by} needs" if by else ""
+        self.plan.lines.setdefault(name, line)
+        if name in self.built_in and need.met_by(self.built_in[name]):
+            return
+        if name == "R":
+            raise Wrong(f"{by} needs {need}, but this R is {self.built_in['R']}")
+        if fetched := self.plan.fetched.get(name):
+            if not need.met_by(fetched.version):
+                if name in self.locked:
+                    raise Outgrown(name)
+                raise Wrong(f"'{need}'{whose} contradicts {name} {fetched.version}, which another line needs")
+            return
+        ours = self.debian.get(name.lower())
+        if ours and need.met_by(ours):
+            self.plan.debian[name] = ours
+            return
+        lacks = f"Debian's {name} is {ours}, not '{need}'" if ours else f"Debian has no R package named '{name}'"
+        known: dict[str, Package] = {}
+        for repository in repositories:
+            try:
+                package = self.find(repository, need)
+                known |= repository.all()
+            except Unreachable as error:
+                raise Wrong(f"{lacks}{whose}, and {error}{'' if ours else self.near(name)}") from error
+            if package:
+                if ours:
+                    why = f"{by} needs '{need}'" if by else f"{line.list} line {line.number} wants '{line.text}'"
+                    self.plan.notes.append(f"{name} {package.version} stands before Debian's {ours}, as {why}")
+                self.fetch(package, line, repositories)
+                return
+        there = f"; the R repository has {known[name].version}" if name in known else ""
+        if ours or there:
+            raise Wrong(f"no version of {name} satisfies '{need}'{whose}: Debian has {ours or 'none'}{there}")
+        lacks = f"neither Debian nor the R repository has a package named '{name}'{whose}"
+        if self.in_bioconductor(name):
+            raise Wrong(f"{lacks}; Bioconductor has: write bioc::{name}{' in a line before' if by else ''}")
+        raise Wrong(f"{lacks}{self.near(name, known)}")
+
+    def find(self, repository: Repository, need: Need) -> Package | None:
+        """The package of a repository that meets `need`: the locked one if that does."""
+        locked = self.locked.get(need.name)
+        if not locked or locked.source != repository.source or not need.met_by(locked.version):
+            return repository.find(need)
+        return repository.find(Need(need.name, "==", locked.version), locked.sha256) or repository.find(need)
+
+    def fetch(self, package: Package, line: lists.Line, repositories: list[Repository]) -> None:
+        """Take `package`, and what it needs."""
+        self.plan.debian.pop(package.name, None)
+        self.plan.fetched[package.name] = package
+        self.plan.lines.setdefault(package.name, line)
+        for need in package.needs:
+            self.need(need, line, repositories, by=package.name)
+
+
+def r(script: str, *arguments: str) -> str:
+    """What an R script prints."""
+    return subprocess.run(["Rscript", "-e", script, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+ABOUT = r"""
+base <- installed.packages(.Library, priority = "base")[, "Version"]
+cat(getOption("HTTPUserAgent"), getOption("repos")["CRAN"], utils:::.get_repositories()["BioCsoft", "URL"],
+    paste("R", getRversion()), paste(names(base), base), sep = "\n")
+"""
+
+
+def named_by_code(text: str) -> list[str]:
+    """The packages that a line of R installs or loads, as a list names them."""
+    if loaded := re.findall(rf"\b(?:library|require|requireNamespace)\s*\(\W*({NAME})", text):
+        return [*dict.fromkeys(loaded)]
+    call = re.search(r"\b(install\w*|install\.packages|pkg_install|pak|c|p_load)\s*\((.*)\)", text)
+    if not call:
+        return []
+    found = re.findall(NAME if call[1] == "p_load" else r"[\"']([^\"']+)[\"']", re.sub(OPTION, "", call[2]))
+    names = [name for name in found if re.fullmatch(NAME, name) or GITHUB.fullmatch(name)]
+    return [f"bioc::{name}" if "BiocManager" in text else f"github::{name}" if "/" in name else name for name in names]
+
+
+def debian_versions(preferences: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The version of every R package that apt would install, by its name in lower case; and the name as R writes it."""
+    names = sorted(name for name in debs.known_packages() if re.match(r"r-(cran|bioc)-", name))
+    shown = subprocess.run(
+        ["apt-cache", *preferences, "show", "--no-all-versions", *names], check=True, capture_output=True, text=True
+    )
+    versions, called = {}, {}
+    for entry in debs.paragraphs(shown.stdout):
+        name = entry["Package"].split("-", 2)[2]
+        versions[name] = upstream(entry["Version"])
+        home = re.search(r"(?:package=|packages/)([\w.]+)", entry.get("Homepage", ""))
+        if home and home[1].lower() == name:
+            called[name] = home[1]
+    return versions, called
+
+
+def debian_packages(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """Debian's package for each R package that it has, of the `known` ones."""
+    candidates = ([f"r-{archive}-{name.lower()}" for archive in ("cran", "bioc")] for name in names)
+    found = (next((package for package in pair if package in known), "") for pair in candidates)
+    return [package for package in found if package]
+
+
+@dataclass(frozen=True)
+class Repositories:
+    """What R says of itself and of where its packages come from."""
+
+    agent: str
+    cran: str
+    bioc: str
+    built_in: dict[str, str]  # versions by name, R's own included
+
+    @classmethod
+    def ask(cls) -> Repositories:
+        """What R says."""
+        agent, cran, bioc, *built_in = r(ABOUT).splitlines()
+        return cls(agent, cran.rstrip("/"), bioc.rstrip("/"), dict(line.split() for line in built_in))
+
+    @property
+    def digest(self) -> str:
+        """What they are known by."""
+        return hashlib.sha256(f"{self.agent} {self.cran} {self.bioc}".encode()).hexdigest()[:16]
+
+    def root(self, source: str) -> str:
+        """The address of the repository of a package of this source."""
+        return {"cran": self.cran, "bioc": self.bioc}.get(source, "")
+
+    def addresses(self, name: str, package: Locked) -> list[str]:
+        """Where a locked archive is, and where it is once there is a later version."""
+        root, (folder, _, file) = self.root(package.source), package.file.rpartition("/")
+        return [f"{root}/{package.file}", f"{root}/{folder}/Archive/{name}/{file}"] if root else [package.file]
+
+    def file(self, package: Package) -> str:
+        """What a lock says of where an archive is."""
+        root = self.root(package.source)
+        return package.url.removeprefix(f"{root}/") if root else package.url
+
+
+def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
+    """The lock of the list at `path`; what was locked `before`, or is in the locks `below`, stays if it can."""
+    wanted = lists.read(path)
+    debs.update()
+    there = debs.versions_in(below)
+    keep = there | debs.kept(before.versions("Debian"))
+    here = Repositories.ask()
+    fetched = {name: before.of("R")[name] for name in debs.kept(before.versions("R"))}
+    if before.repositories != here.digest:  # what has the same version need not be the same file
+        fetched = {name: replace(package, sha256="") for name, package in fetched.items()}
+    web = Web(here.agent)
+    versions, called = debian_versions(debs.preferred(keep))
+    plan = Resolver(web, here.cran, here.bioc, versions, here.built_in, fetched, called).want_all(wanted)
+    for note in plan.notes:
+        events.note(note)
+    debian = debian_packages(plan.debian, debs.known_packages())
+    found: dict[str, Locked] = {}
+    for name, package in plan.fetched.items():
+        known = fetched.get(name)
+        try:
+            content = web.get(package.url, known.sha256 if known and known.version == package.version else "")
+            repacked(content, name)
+        except (Unreachable, tarfile.TarError) as error:
+            lists.fail(plan.lines[name], f"{name} {package.version} cannot be had: {error}")
+        needs = tuple(dict.fromkeys(need.name for need in package.needs if need.name not in here.built_in))
+        file, sha256 = here.file(package), web.keep(content)
+        found[name] = Locked(package.version, file, len(content), sha256, package.source, needs)
+    installed = debs.installed()
+    lacking = [name for name in there if installed.get(name) != there[name]]
+    own, removed = debs.plan([*lacking, *debian], keep, path.name) if debian else ({}, [])
+    own = {name: version for name, version in own.items() if there.get(name) != version}
+    return Lock({"R": found, "Debian": debs.described(own)}, tuple(removed), here.digest)
+
+
+def prepare(locks: list[Path]) -> None:
+    """Install R itself, which says what its repositories are."""
+    debs.update()
+    debs.install(["r-base-core"], "r_debs.txt", *debs.preferred(debs.versions_in(locks)))
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What is installed besides Debian's packages, and the lines that everything is there for."""
+
+    packages: dict[str, Locked]
+    lines: dict[str, lists.Line]
+    debian: debs.Versions  # all of Debian's that will be there
+    lock: str  # its name
+
+
+def order(folder: Path, path: Path) -> tuple[debs.Order, Fetched]:
+    """What apt is to install for the list at `path`, and what is fetched besides, as its lock in `folder` has it."""
+    file = folder / path.with_suffix(".lock").name
+    lock = Lock.read(file)
+    debian = debs.installed() | lock.versions("Debian")
+    lines = needed_for(lists.read(path), lock.of("R"))
+    names = debian_packages((name for name in lines if name not in lock.of("R")), debian)
+    return (
+        debs.Order(names, lock.of("Debian"), file.name, [*lock.removed]),
+        Fetched(lock.of("R"), lines, debian, file.name),
+    )
+
+
+def needed_for(wanted: list[lists.Line], fetched: dict[str, Locked]) -> dict[str, lists.Line]:
+    """The packages that a list names, and what those that are `fetched` need, each with the first line it is for."""
+    by_source = {package.source.partition("#")[0]: name for name, package in fetched.items()}
+    found: dict[str, lists.Line] = {}
+    for line in wanted:
+        match = REFERENCE.fullmatch(line.text)
+        pending = [by_source.get(line.text) or (match[2] if match else line.text)]
+        while pending:
+            name = pending.pop(0)
+            if name not in found:
+                found[name] = line
+                pending += fetched[name].needs if name in fetched else ()
+    return found
+
+
+def repacked(archive: bytes, name: str) -> bytes:
+    """The archive with its one folder called after the package, as R wants it; GitHub's are called REPO-REF."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
+        members = tree.getmembers()
+        if all(member.name.split("/")[0] == name for member in members):
+            return archive
+        result = io.BytesIO()
+        with tarfile.open(fileobj=result, mode="w:gz") as renamed:
+            for member in members:
+                content = tree.extractfile(member) if member.isreg() else None
+                member.name = "/".join([name, *member.name.split("/")[1:]])
+                renamed.addfile(member, content)
+    return result.getvalue()
+
+
+# Stripping alone would leave a build id that was made from the debug information.
+MAKEVARS = "".join(
+    f"{name}FLAGS += -g0\n" for name in ("C", "CXX", "CXX11", "CXX14", "CXX17", "CXX20", "CXX23", "F", "FC")
+)
+
+
+def library(fetched: Fetched, prepare: Callable[[], None], folder: Path) -> dict[str, Piece]:
+    """The pieces of what was fetched, by name, in `folder`; where one must be made, `prepare` is called first."""
+    keys = {name: cache_key(name, fetched) for name in fetched.packages}
+    found = {name: Piece(folder / f"r-{key}") for name, key in keys.items()}
+    missing = [name for name in found if not found[name].exists]
+    if not missing:
+        return found
+    prepare()
+    archives = fetch(fetched, missing)
+    if any(compiles(archive) for archive in archives.values()):
+        debs.update()
+        debs.install(["r-base-dev"], "r_packages.txt")
+    unpack([found[name] for name in found if name not in missing], Path("/"))
+    Path("/tmp/Makevars").write_text(MAKEVARS)
+    for name, run in in_order(archives, fetched.packages):
+        if run.returncode:
+            print("\n".join(run.stdout.replace(f"{SOURCE}/", "").splitlines()[-25:]))
+            what = f"{name} {fetched.packages[name].version} could not be installed{hint(run.stdout)}"
+            events.stop(what, place(fetched.lines[name], name), words="R")
+        version = fetched.packages[name].version
+        installed(name).save(found[name], {"ecosystem": "R", "name": name, "version": version})
+    return found
+
+
+def fetch(fetched: Fetched, names: Iterable[str]) -> dict[str, bytes]:
+    """The archives of some packages, by name, each the very file that is locked; or stop."""
+    found: dict[str, bytes] = {}
+    here = Repositories.ask()
+    web = Web(here.agent)
+    for name in names:
+        package, line = fetched.packages[name], fetched.lines[name]
+        try:
+            content, address = first(web, here.addresses(name, package), package.sha256)
+        except Unreachable as error:
+            lists.fail(line, f"{name} {package.version} cannot be had: {error}")
+        if web.keep(content) != package.sha256:
+            what = f"{name} {package.version} from {address} is not what {fetched.lock} has"
+            lists.fail(line, f"{what}; if it is to be trusted, type make upgrade P={name}")
+        found[name] = repacked(content, name)
+    return found
+
+
+def first(web: Web, addresses: list[str], sha256: str) -> tuple[bytes, str]:
+    """What the first of some addresses gives that gives anything, and that address; raises Unreachable."""
+    address, *others = addresses
+    try:
+        return web.get(address, sha256), address
+    except Unreachable:
+        if not others:
+            raise
+        return first(web, others, sha256)
+
+
+def installed(name: str) -> Tar:
+    """The files of a package in the library, in the order of their names, all of one time."""
+    tar = Tar()
+    tar.folder(str(SITE)[1:])
+    for path in sorted([SITE / name, *(SITE / name).rglob("*")]):
+        tar.from_disk(Path("/"), str(path)[1:], EPOCH)
+    return tar
+
+
+def in_order(archives: dict[str, bytes], fetched: dict[str, Locked]) -> Iterator[tuple[str, Run]]:
+    """Install archives, by name, as soon as what they need is installed; each with how it went."""
+    order = TopologicalSorter({name: [need for need in fetched[name].needs if need in archives] for name in archives})
+    order.prepare()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running: dict[Future[Run], str] = {}
+        while order.is_active():
+            running |= {pool.submit(install_archive, name, archives[name]): name for name in order.get_ready()}
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(done)
+                yield name, done.result()
+                order.done(name)
+
+
+def install_archive(name: str, archive: bytes) -> Run:
+    """Install one archive to SITE, from a folder whose path, which the help pages keep, is always the same."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
+        tree.extractall(SOURCE, filter="data")
+    options = ["--strip", "--pkglock", "--built-timestamp=2026-01-01", f"--library={SITE}"]
+    environment = {**os.environ, "R_MAKEVARS_USER": "/tmp/Makevars", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+    command = ["R", "CMD", "INSTALL", *options, f"{SOURCE}/{name}"]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def place(line: lists.Line, name: str) -> str:
+    """Where the list asks for a package, and with what, if it is not named there itself."""
+    return f"{line.list} line {line.number}" + ("" if name in line.text else f" ('{line.text}')")
+
+
+def hint(words: str) -> str:
+    """What is missing, where the words of a compiler tell."""
+    if match := re.search(r"^\W*deb: +(\S+)", words, re.MULTILINE):
+        return f", for want of Debian's {match[1]}: add it to r_debs.txt"
+    if match := re.search(r"fatal error: (\S+): No such file or directory", words):
+        return f", for want of the header {match[1]}: add the Debian package that has it to r_debs.txt"
+    if match := re.search(r"((lib\S+?)\.so\.?([.0-9]*)): cannot open shared object file", words):
+        package = f"{match[2]}{match[3]} by Debian's naming"
+        return f", for want of the library {match[1]}: add its Debian package, {package}, to r_debs.txt"
+    if match := re.search(r"cannot find -l(\S+?):", words):
+        return f", for want of the library {match[1]}: add its Debian package, lib{match[1]}-dev, to r_debs.txt"
+    if match := re.search(r"\b([\w.+-]+): (?:command )?not found$", words, re.MULTILINE):
+        return f", for want of the program {match[1]}: add the Debian package that has it to r_debs.txt"
+    return ""
+
+
+def compiles(archive: bytes) -> bool:
+    """Whether installing the archive takes a compiler: it has sources, and is not built yet."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
+        names = tree.getnames()
+        member = tree.extractfile(f"{names[0].split('/')[0]}/DESCRIPTION")
+        assert member is not None
+        return b"\nBuilt:" not in member.read() and any(re.match(r"[^/]+/src/.", name) for name in names)
+
+
+def cache_key(name: str, fetched: Fetched) -> str:
+    """A digest of all that an installed package is made of: its archive, R, Debian's headers, and what it needs."""
+    package = fetched.packages[name]
+    headers = sorted(pin for pin in fetched.debian.items() if pin[0].endswith("-dev"))
+    total = hashlib.sha256(f"{FORMAT} {fetched.debian.get('r-base-core')} {headers} {package.sha256}".encode())
+    for need in sorted(package.needs):
+        if need in fetched.packages:
+            total.update(cache_key(need, fetched).encode())
+        else:
+            known = (f"r-{archive}-{need.lower()}" for archive in ("cran", "bioc"))
+            total.update(" ".join(fetched.debian.get(package, "") for package in known).encode())
+    return total.hexdigest()
+
+
+CHECK = r"""
+for (name in commandArgs(TRUE)) tryCatch(
+    suppressWarnings(suppressPackageStartupMessages(library(name, character.only = TRUE))),
+    error = function(error) cat(name, "\t", gsub("\\s+", " ", conditionMessage(error)), "\n", sep = "")
+)
+"""
+
+
+def check(lines: dict[str, lists.Line]) -> None:
+    """Load every package: R's installers report success for what cannot be loaded."""
+    loaded = [name for name in lines if name != "R"]
+    for row in r(CHECK, *loaded).splitlines():
+        name, problem = row.split("\t", 1)
+        if "there is no package called" in problem:
+            problem = "R's names are case-sensitive"
+        why = hint(problem) or f" ({problem})"
+        events.stop(f"R cannot load the package '{name}'{why}", place(lines[name], name))
+
+
+def main() -> None:
+    """Dispatch; see the module's docstring."""
+    verb, folder, *rest = sys.argv[1:]
+    network.connect()
+    if verb == "prepare":
+        prepare(locks_of(folder, rest))
+        return
+    target, listed, *below = rest
+    path = Path(listed)
+    name = path.with_suffix(".lock").name
+    resolve(path, locks_of(folder, below), Lock.read(Path(folder) / name)).write(Path(target) / name)
+
+
+def locks_of(folder: str, images: list[str]) -> list[Path]:
+    """The locks in a folder of the lists of some images."""
+    return [debs.lock_of(Path(folder), [Path(path) for path in image.split(",")]) for image in images if image]
+
+
+if __name__ == "__main__":
+    main()

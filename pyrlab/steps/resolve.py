@@ -1,0 +1,414 @@
+#!/usr/bin/env python3
+"""Lock Python lists with uv: resolve.py LOCKS TARGET DEBS HEADINGS LIST[,LIST] [BELOW[,BELOW] …].
+
+Resolve the lists of one lock together, the user's own the last, so that all that they bring agrees, for every Python
+and processor that pyrlab supports; and write it into the folder TARGET, what the first list needs under the first of
+the HEADINGS. What the lists BELOW have, as their locks in the folder LOCKS say, is there already. What a lock of LOCKS
+names stays as it is, but for the packages of UPGRADE. The lists are in a folder with the lists and wheels that they
+point at; where something must be compiled to know what it needs, the Debian packages of the list DEBS are there.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+import re
+import sys
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from subprocess import CompletedProcess
+from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.request import getproxies
+
+from packaging.utils import canonicalize_name
+
+from pyrlab.model import events, lists
+from pyrlab.model.lists import Line, Problems
+from pyrlab.steps import compiled, debs, network, wheels
+from pyrlab.steps.requirements import INDEXES, Demands, Package
+from pyrlab.steps.wheels import because, plain
+
+Run = CompletedProcess[str]
+
+# A lock is for all of these, whatever Python and processor it is made on.
+SUPPORTED = """\
+[tool.uv]
+environments = ["sys_platform == 'linux'"]
+"""
+ENVIRONMENTS = [
+    {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": machine}
+    | {"python_version": f"3.{minor}", "python_full_version": f"3.{minor}.0", "implementation_name": "cpython"}
+    for machine in ("x86_64", "aarch64")
+    for minor in range(wheels.PYTHON[1], wheels.PYTHON[1] + 6)
+]
+EVERYWHERE = re.compile(r" (and|;) sys_platform == 'linux'(?= |$)", re.MULTILINE)
+RESOLVE = Path("/tmp/resolve")
+BOTH = ("jupyter.txt", "requirements.txt")
+
+# Names under which people import a package, or knew it once, where the index has another or none.
+RENAMED = {
+    "bs4": "beautifulsoup4",
+    "crypto": "pycryptodome",
+    "cv2": "opencv-python-headless",
+    "dateutil": "python-dateutil",
+    "docx": "python-docx",
+    "dotenv": "python-dotenv",
+    "fitz": "pymupdf",
+    "pil": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+SYSTEMS = {"Windows": "win32", "macOS": "darwin"}
+NONE_SATISFIES = "no version of {0} satisfies '{1}'"
+OLD_PYTHON = "there is no '{1}' for Python {python} and later, for which the lists are locked"
+SINGLE = [  # what uv says of one package, and what is said of its line
+    (r"Because ([\w.-]+) was not found in the package registry", "the Python index has no package named '{0}'"),
+    (r"Because there are no versions of ([\w.-]+) and you require", "the Python index has no package named '{0}'"),
+    (r"there is no version of ([\w.-]+)(?:\[.*?\])?[=<>!~]", NONE_SATISFIES),
+    (r"Because only ([\w.-]+)(?:\[.*?\])?[=<>!~]\S* is available and you require", NONE_SATISFIES),
+    (r"(?:[Bb]ecause|available and) ([\w.-]+)\S* has no Linux-compatible wheels(?: and you require|,)", "{0} {system}"),
+    (
+        r"(?:[Bb]ecause|available and) ([\w.-]+)\S* has no wheels with a matching Python version tag "
+        r"\(e\.g\., `\w+`\)(?: and you require|,)",
+        OLD_PYTHON,
+    ),
+    (r"does not satisfy Python\S+ and ([\w.-]+)\S* depends on Python", OLD_PYTHON),
+]
+# A package in uv's proofs, which are sentences: any other word may be the name of a package, too.
+BEFORE = r"(?:[Bb]ecause|that|and|or|of|require|depends on|either|only) "
+AFTER = r"(?=[=<>!~\[{,.]| depends| and you| are| is | was| has| cannot|$)"
+SUBJECT = rf"{BEFORE}([A-Za-z][\w.-]*?){AFTER}"
+
+
+def check_indexes(asked: Demands) -> None:
+    """Note which indexes give nothing: uv takes those that want another password for ones that have no packages."""
+    logins = netrc.netrc(os.environ["NETRC"]).hosts if "NETRC" in os.environ else {}
+    for url, line in asked.indexes.items():
+        parts = urlsplit(url)
+        user, _, password = logins.get(parts.hostname or "", ("", "", ""))
+        login = f"{quote(user, safe='')}:{quote(password or '', safe='')}@" if user else ""
+        address = urlunsplit(parts._replace(netloc=f"{login}{parts.netloc}"))
+        code, reason, _ = network.ask(address, getproxies())
+        if (code == 401 or (reason and not code)) and (problem := network.trouble(address, "", b"")):
+            asked.problems.note(problem, line)
+
+
+def check_markers(packages: list[Package]) -> None:
+    """Say which lines bring nothing."""
+    idle = [p.line for p in packages if p.marker and not any(map(p.marker.evaluate, ENVIRONMENTS))]
+    if idle:
+        several = "hold" if idle[1:] else "holds"
+        events.note(f"brings nothing, since its condition {several} for no Python here", lists.place(idle))
+
+
+class Resolver:
+    """Resolves the lists, and says what is wrong with them."""
+
+    def __init__(self, own: Demands, asked: Demands, base_debs: Path, below: Collection[wheels.Lock]) -> None:
+        self.own, self.asked, self.base_debs = own, asked, base_debs
+        self.below = [pin.text.partition(" --hash")[0] for lock in below for pin in lock.pins().values()]
+        self.packages, self.constraints = [*asked.packages], [*asked.constraints]
+        self.options = uv_options(asked.options)
+        self.options += [option for lock in below for option in uv_options(lock.options)]
+        if "--pre" in asked.options:  # of what the lists name, and not of the Jupyter stack
+            self.options += [f"--prerelease-package={package.name}=allow" for package in self.packages if package.name]
+        self.compilers = False
+
+    def write(self) -> None:
+        """Write what uv reads."""
+        RESOLVE.mkdir(exist_ok=True)
+        (RESOLVE / "pyproject.toml").write_text(SUPPORTED)
+        for name, lines in {
+            "jupyter.txt": [package.text for package in self.own.packages],
+            "requirements.txt": [package.text for package in self.packages],
+            "constraints.txt": [package.text for package in self.constraints],
+            "below.txt": [pin for pin in self.below if " @ " not in pin],
+        }.items():
+            (RESOLVE / name).write_text("".join(f"{line}\n" for line in lines))
+
+    def run(self, names: list[str], *options: str | Path, universal: bool = True, alone: bool = False) -> Run:
+        """Let uv resolve the lists `names`, `alone` or with what is there already."""
+        self.write()
+        version = "{}.{}".format(*wheels.PYTHON)
+        fixed = ["--universal", f"--python-version={version}", "--no-header"] if universal else []
+        limits = ["--constraints=constraints.txt"] if self.constraints else []
+        limits += ["--constraints=below.txt"] if self.below and not alone else []
+        given = [*names, *limits, *fixed, "--emit-index-annotation", *self.options, *options]
+        return wheels.uv("pip", "compile", "--directory", RESOLVE, *given, explains=False)
+
+    def resolve(self, names: list[str], output: Path, *options: str | Path) -> Run:
+        """Resolve the lists `names` to `output`, or stop with a sentence on each line that is in the way."""
+        problems = self.asked.problems
+        while (run := self.run(names, "--output-file", output, *options)).returncode:
+            self.diagnose(run.stderr, problems)
+        check_extras(run.stderr, self.packages, problems)
+        problems.stop()
+        return run
+
+    def diagnose(self, stderr: str, problems: Problems, alone: bool = False) -> None:
+        """Note what uv's words say is wrong, and take out the lines that are, or do what helps.
+
+        `alone` says that nothing but the user's own lists was resolved.
+        """
+        words = plain(stderr)
+        lines = self.at_addresses_in(words)
+        if offline := network.explain(stderr):
+            if lines := [line for line in lines if offline.split()[0] in line.text]:
+                return self.wrong(lines, offline, problems)
+            events.stop(offline)
+        reason = re.findall(r"^\W*(?:cause: )?(fatal: .*|HTTP status .*)", stderr, re.MULTILINE)
+        if lines and reason:
+            return self.wrong(lines, f"this address cannot be fetched: {reason[-1]}", problems)
+        if failed := re.search(r"Failed to (?:build|download and build|prepare) `?([\w.-]+)", words):
+            return self.not_built(failed[1], stderr, problems)
+        for pattern, problem in SINGLE:
+            if (match := re.search(pattern, words)) and (lines := self.named({match[1]})):
+                version = "{}.{}".format(*wheels.PYTHON)
+                system = self.system(match[1]) if "system" in problem else ""
+                said = problem.format(match[1], lines[0].text, python=version, system=system)
+                return self.wrong(lines, said + hint(match[1], problem), problems)
+        if not alone:  # so that no line of another list is named where these contradict each other
+            run = self.run(["requirements.txt"], "--output-file=alone.txt", alone=True)
+            if "No solution found" in run.stderr:
+                return self.diagnose(run.stderr, problems, alone=True)
+        return self.contradiction(words, problems, alone)
+
+    def not_built(self, name: str, stderr: str, problems: Problems) -> None:
+        """Note that a package could not be compiled, once that was tried with all that base_debs.txt has."""
+        words = plain(stderr)
+        if right := re.search(rf"`{name}` is often confused for `([\w.-]+)`", words):
+            return self.wrong(self.named({name}), f"{name} is called {right[1]}", problems)
+        # Where lines contradict each other, uv may have come down to a version that nobody could compile today.
+        run = self.run([*BOTH], "--output-file=wheel.txt", f"--only-binary={name}")
+        if re.search(rf"{name}<\S+ has no usable wheels", plain(run.stderr)):
+            return self.diagnose(run.stderr, problems)
+        if not self.compilers:
+            self.compilers = True
+            return compiled.prepare(self.base_debs)
+        needing = re.search(rf"`{name}`[^`]* was included because (.*?) depends on", words)
+        names = {name, *re.findall(r"`([\w.-]+)", needing[1] if needing else "")}
+        return self.wrong(self.named(names), compiled.sentence(name, stderr), problems)
+
+    def wrong(self, lines: list[Line], problem: str, problems: Problems) -> None:
+        """Note what is wrong with some lines, and take them out."""
+        if not lines:
+            problems.stop()
+            events.stop(f"the Python packages of the lists cannot be had: {problem}")
+        problems.note(problem, *lines)
+        self.packages, self.constraints = (
+            [package for package in packages if package.line not in lines]
+            for packages in (self.packages, self.constraints)
+        )
+
+    def at_addresses_in(self, words: str) -> list[Line]:
+        """The lines that have an address which is among uv's words."""
+        found = [(package.line, re.search(r"\w+://[^\s@#;]+", package.text)) for package in self.packages]
+        return [line for line, address in found if address and address[0] in words]
+
+    def named(self, names: Iterable[str]) -> list[Line]:
+        """The lines that ask for one of some packages; of several on one, those that say in which version."""
+        wanted = {canonicalize_name(name) for name in names}
+        found = [package for package in [*self.packages, *self.constraints] if package.name in wanted]
+        strict = {package.name for package in found if package.limits}
+        return [package.line for package in found if package.limits or package.name not in strict]
+
+    def contradiction(self, words: str, problems: Problems, alone: bool) -> None:
+        """Note which lines cannot be had with each other or with the Jupyter stack."""
+        lines = self.named(re.findall(SUBJECT, words))
+        if not lines:
+            return self.wrong([], because(words), problems)
+        texts = " and ".join(f"'{text}'" for text in dict.fromkeys(line.text for line in lines))
+        together = "together" if lines[1:] else "with what it needs"
+        there = "what the image's parent has" if self.below else "the JupyterLab that every image has"
+        stack = f"{'do' if lines[1:] else 'does'} not go with {there}"
+        reason = because(words, [package.name for package in self.packages if package.line in lines])
+        return self.wrong(lines, f"{texts} {f'cannot be had {together}' if alone else stack}: {reason}", problems)
+
+    def system(self, name: str) -> str:
+        """For which system a package is that has nothing for Linux."""
+        nothing = "has nothing for Linux; take it out"
+        if any(package.name == canonicalize_name(name) and "://" in package.text for package in self.packages):
+            return nothing  # what the index has of this name may be another
+        (RESOLVE / "one.txt").write_text(f"{name}\n")
+        for system, platform in (("Windows", "windows"), ("macOS", "macos")):
+            options: list[str | Path] = [
+                "--no-deps",
+                f"--python-platform={platform}",
+                "--output-file",
+                RESOLVE / "one.lock",
+            ]
+            if not self.run(["one.txt"], *options, universal=False).returncode:
+                return f"is for {system} only; take it out, or say so after it: ; sys_platform == '{SYSTEMS[system]}'"
+        return nothing
+
+
+def hint(name: str, problem: str) -> str:
+    """What a name that the index does not know may mean."""
+    if "no package named" not in problem:
+        return ""
+    if right := RENAMED.get(canonicalize_name(name)):
+        return f"; it is called {right}"
+    if name == "python":
+        return "; which Python there is, PYTHONBASE says"
+    if name in sys.stdlib_module_names:
+        return "; it is part of Python itself"
+    known = debs.known_packages()  # none, where apt was not asked before
+    if name in known:
+        return "; Debian packages go into base_debs.txt"
+    return debs.other_list(name, known - {f"python3-{name}"})
+
+
+def uv_options(options: dict[str, list[str]]) -> list[str]:
+    """The options of a list, as uv calls them."""
+    names = {
+        "--index-url": "--default-index",
+        "--extra-index-url": "--index",
+        "--find-links": "--find-links",
+        "--trusted-host": "--allow-insecure-host",
+        "--no-binary": "--no-binary",
+        "--only-binary": "--only-binary",
+    }
+    found = [f"{names[name]}={value}" for name, values in options.items() if name in names for value in values]
+    # As pip does: the best version of all indexes, not that of the first which has any.
+    return [*found, "--index-strategy=unsafe-best-match"] if "--extra-index-url" in options else found
+
+
+def check_hashes(packages: list[Package], locked: dict[str, str]) -> dict[str, str]:
+    """The blocks of a lock with those checksums only that the lists name, where they name any; or stop."""
+    problems = Problems()
+    for package in packages:
+        if not package.hashes or package.name not in locked:
+            continue
+        block = locked[package.name]
+        wrong = {*re.findall(r"sha256:[0-9a-f]{64}", block)} - package.hashes
+        kept = "".join(line for line in block.splitlines(keepends=True) if not any(each in line for each in wrong))
+        if "sha256:" not in kept:
+            version = re.split(r"[ \\\n]", block)[0].partition("==")[2]
+            what = f"no file of {package.name} {version} has the checksum that the line demands"
+            problems.note(f"{what}; if the index is to be trusted, take out the --hash", package.line)
+        locked[package.name] = re.sub(r" \\\n(?!\s*--hash)", "\n", kept)
+    problems.stop()
+    return locked
+
+
+def note_yanked(stderr: str, packages: list[Package]) -> None:
+    """Tell what the makers of a package have withdrawn."""
+    for name, version, reason in re.findall(r"`([\w.-]+)==(\S+?)` is yanked(?: \(reason: \"(.*?)\"\))?", stderr):
+        lines = [package.line for package in packages if package.name == canonicalize_name(name)]
+        why = f": {reason}" if reason else ""
+        events.note(f"{name} {version} was withdrawn by its makers{why}", lists.place(lines))
+
+
+def check_extras(stderr: str, packages: list[Package], problems: Problems) -> None:
+    """Note of what uv only warns, and goes on without: an extra, as in dask[complete], that does not exist."""
+    for name, extra in re.findall(r"The package `([\w.-]+)[^`]*` does not have an extra named `([^`]+)`", stderr):
+        lines = [p.line for p in packages if p.name == canonicalize_name(name) and extra in p.line.text]
+        if lines:
+            problems.note(f"{name} has no extra named '{extra}'", *lines)
+
+
+CUDA = re.compile(r"(nvidia|cuda)-")
+
+
+def note_cuda(resolver: Resolver, locked: dict[str, str], previous: dict[str, str], draft: Path) -> None:
+    """Tell what CUDA costs where a list has not had it before."""
+    new = {name for name in locked if CUDA.match(name)}
+    if not new or any(CUDA.match(name) for name in previous):
+        return
+    lock = RESOLVE / "pylock.toml"
+    options: list[str | Path] = ["--format=pylock.toml", "--output-file", lock, "--constraints", draft]
+    if resolver.run(["requirements.txt"], *options, universal=False).returncode:
+        return
+    blocks = lock.read_text().split("[[packages]]")
+    sizes = [re.search(r"\bsize = (\d+)", block) for block in blocks if re.search(rf'name = "{CUDA.pattern}', block)]
+    size = sum(int(found[1]) for found in sizes if found) / 1e6
+    lines = [package.line for package in resolver.packages if package.name in needing(new, locked)]
+    events.note(
+        f"brings CUDA libraries of {size:,.0f} MB, which only an NVIDIA GPU uses; "
+        "without them, PyTorch and its like come from the index for CPUs that pytorch.org names, by a line "
+        "--extra-index-url …",
+        lists.place(lines),
+    )
+
+
+def needing(names: set[str], locked: dict[str, str]) -> set[str]:
+    """Some packages, and all that need them."""
+    found: set[str] = set()
+    pending = {*names}
+    while pending:
+        found |= pending
+        via = {word for name in pending for word in re.findall(r"#(?: via)?\s+([\w.-]+)$", locked[name], re.MULTILINE)}
+        pending = (via & locked.keys()) - found
+    return found
+
+
+def lock(paths: list[Path], base_debs: Path, headings: list[str], below: list[Path], previous: Path) -> str:
+    """The text of a lock: the exact version of all that the lists need, with the hashes of its files."""
+    *others, requirements = paths
+    own, asked = Demands(requirements.parent), Demands(requirements.parent)
+    for path in others:
+        own.root = path.parent
+        own.read(path)
+    asked.read(requirements)
+    if "--require-hashes" in asked.options:
+        for package in asked.packages:
+            if not package.hashes:
+                asked.problems.note("--require-hashes stands in the list, and this line has no --hash", package.line)
+    check_indexes(asked)
+    if any(re.match(r"-\S", line.text) for lines in asked.problems.found.values() for line in lines):
+        asked.problems.stop()  # without an option, more lines may seem wrong than are
+    check_markers(asked.packages)
+    before = wheels.blocks(previous.read_text())
+    draft = RESOLVE / "draft.txt"
+    RESOLVE.mkdir(exist_ok=True)
+    # uv keeps to what it finds there.
+    draft.write_text("".join(block for block in before.values() if " @ ./" not in block))
+    upgrades = {*os.environ.get("UPGRADE", "").split()}
+    upgrade = ["--upgrade"] if "*" in upgrades else [f"--upgrade-package={n}" for n in sorted(upgrades & before.keys())]
+    if any("git+" in package.text for package in asked.packages):
+        debs.update()
+        debs.install(["git"], requirements.name)
+    there = [wheels.Lock(path) for path in below]
+    resolver = Resolver(own, asked, base_debs, there)
+    run = resolver.resolve([*BOTH], draft, "--generate-hashes", *upgrade)
+    note_yanked(run.stderr, asked.packages)
+    locked = check_hashes(asked.packages, wheels.blocks(EVERYWHERE.sub("", draft.read_text())))
+    note_cuda(resolver, locked, before, draft)
+    known = {name for each in there for name in each.pins()}
+    sections = [[text for name, text in locked.items() if name not in known]]
+    if others:
+        # Of this uv has just heard all there is to know, but for an index that lets nothing be kept, as devpi.
+        resolver.resolve(["jupyter.txt"], RESOLVE / "shared.txt", "--constraints", draft)
+        shared = wheels.blocks((RESOLVE / "shared.txt").read_text())
+        sections = [[text for name, text in locked.items() if (name in shared) == first] for first in (True, False)]
+    text = "".join(f"# {heading}\n{''.join(texts)}" for heading, texts in zip(headings, sections, strict=True))
+    return locked_options(asked.options) + from_indexes(text, asked.options, requirements.parent)
+
+
+def locked_options(options: dict[str, list[str]]) -> str:
+    """The lines of a lock without which its packages cannot be found."""
+    kept = ("--index-url", "--extra-index-url", "--find-links", "--trusted-host", "--no-binary")
+    return "".join(f"{name} {value}\n" for name in kept for value in options.get(name, ()))
+
+
+def from_indexes(text: str, options: dict[str, list[str]], folder: Path) -> str:
+    """A lock's text that names an index where the list does, and wheels by their place in the checkout."""
+    own = {each.rstrip("/") for name in INDEXES for each in options.get(name, ())}
+    lines = text.replace(f"file://{folder}/", "./").splitlines(keepends=True)
+    foreign = re.compile(r"\s+# from (\S+)")
+    return "".join(line for line in lines if not (found := foreign.match(line)) or found[1].rstrip("/") in own)
+
+
+def main() -> None:
+    """Lock; see the module's docstring."""
+    network.connect()
+    locks, target, base_debs, headings, *images = sys.argv[1:]
+    paths, *below = [[Path(path).absolute() for path in image.split(",")] for image in images if image]
+    name = debs.lock_of(Path(), paths).name
+    others = [debs.lock_of(Path(locks), each) for each in below]
+    (Path(target) / name).write_text(lock(paths, Path(base_debs), headings.split(","), others, Path(locks) / name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,383 @@
+"""Wheels as pieces: uv installs them into an environment that is kept, and each RECORD says which files are whose."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from importlib._bootstrap_external import _code_to_hash_pyc  # type: ignore[attr-defined]  # as py_compile does it
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from pyrlab.model import events, lists
+from pyrlab.steps import compiled, network, requirements
+from pyrlab.steps.pieces import FORMAT, Mode, Piece, Tar
+from pyrlab.steps.trees import EXCLUDED
+
+UV = ["/pyrlab/uv/uv"]
+VENV = Path("/opt/venv")
+RECORDS = "lib/python3*/site-packages/*.dist-info/RECORD"
+PYTHON = (3, 13)  # Debian's, and the oldest that is supported
+OWNER, GROUP = 1000, 100  # jovyan and users: a notebook's own `pip install` may write where ours did
+BESIDE = Path("/tmp/wheels")  # the wheels that no index has
+NO_WHEEL = r"Wheels are required for `([\w.-]+)`"
+
+
+def uv(*arguments: str | Path, python: str | Path = sys.executable, explains: bool = True) -> network.Run:
+    """Run uv for a Python; what it says on stderr is shown and kept, as network.run has it."""
+    command = [*UV, *map(str, arguments), "--python", str(python)]
+    return network.run(command, quiet=True, explains=explains)
+
+
+def plain(words: str) -> str:
+    """What uv says, without its frames, in one line."""
+    return " ".join(re.sub(r"[╰─▶│\u00d7╭├]", " ", words).split())
+
+
+def because(words: str, names: Collection[str] = ()) -> str:
+    """The reason that uv gives, without its proof: the first that has one of some names in it, if any does."""
+    reasons = re.findall(r"[Bb]ecause (.*?),? we can conclude", words) or [words.rpartition("cause: ")[2]]
+    named = (reason for reason in reasons if any(re.search(rf"\b{re.escape(name)}\b", reason) for name in names))
+    reason: str = next(named, reasons[0])
+    return reason.replace("you require", "the lists require")
+
+
+def canonical(requirement: str) -> str:
+    """The package's name in a requirement, as the index spells it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]*", requirement)[0]).lower()  # type: ignore[index]
+
+
+def blocks(text: str) -> dict[str, str]:
+    """The packages of a file in the form of requirements.txt: by name, all the lines about it."""
+    found: dict[str, str] = {}
+    for block in re.findall(r"^[\w.].*\n(?:[ \t]+.*\n)*", text, re.MULTILINE):
+        found[canonical(block)] = found.get(canonical(block), "") + block
+    return found
+
+
+@dataclass
+class Pin:
+    """What a lock says of a package: its exact version, the index that has it if a list names one, who needs it."""
+
+    text: str
+    index: str
+    needed_by: list[str]
+
+    @classmethod
+    def of(cls, block: str) -> Pin:
+        """The pin of a lock's `block`."""
+        lines = [line for line in block.splitlines() if not line.lstrip().startswith("#")]
+        index = re.search(r"^\s+# from (\S+)$", block, re.MULTILINE)
+        needed_by = re.findall(r"^\s+#(?: via)?\s+([\w.-]+)$", block, re.MULTILINE)
+        return cls(re.sub(r"\s*\\?\n\s+", " ", "\n".join(lines)), index[1] if index else "", needed_by)
+
+
+class Lock:
+    """A lock of Python packages: options, and pins by section and name."""
+
+    def __init__(self, path: Path) -> None:
+        if sys.version_info < PYTHON:
+            version, oldest = (".".join(map(str, numbers[:2])) for numbers in (sys.version_info, PYTHON))
+            events.stop(f"PYTHONBASE has Python {version}, but {path.name} is for {oldest} and later")
+        head, *sections = re.split(r"^# (in [\w -]+)\n", path.read_text(), flags=re.MULTILINE)
+        self.options: dict[str, list[str]] = {}
+        for name, value in re.findall(r"^(--[\w-]+) (.*)$", head, re.MULTILINE):
+            self.options.setdefault(name, []).append(value)
+        self.sections = {
+            title: {name: Pin.of(block) for name, block in blocks(text).items()}
+            for title, text in zip(sections[::2], sections[1::2], strict=True)
+        }
+
+    def pins(self) -> dict[str, Pin]:
+        """All pins."""
+        return {name: pin for section in self.sections.values() for name, pin in section.items()}
+
+
+class Packages:
+    """The packages of an image and of those that it starts from, to be installed into an environment that is kept."""
+
+    def __init__(
+        self, pins: dict[str, Pin], options: dict[str, list[str]], listed: Path, cache: compiled.Cache
+    ) -> None:
+        self.pins, self.options = pins, options
+        self.listed = listed  # the image's own list, as requirements.txt
+        self.cache = cache
+        BESIDE.mkdir(exist_ok=True)
+        self.look_beside()
+
+    @property
+    def lock(self) -> str:
+        """The name of the lock of the list."""
+        return self.listed.with_suffix(".lock").name
+
+    def look_beside(self) -> None:
+        """Take wheels of the checkout from there, and compile what no wheel may be taken of."""
+        no_binary = {canonical(name) for names in self.options.get("--no-binary", ()) for name in names.split(",")}
+        for name, pin in self.pins.items():
+            if own := re.match(r"\S+ @ \./(\S+)", pin.text):
+                pin.text = beside(self.listed.parent / own[1]) + pin.text[own.end() :]
+            elif name in no_binary or re.match(r"\S+ @ (?!\S+\.whl\b)", pin.text):
+                self.compile(name)
+
+    def compile(self, name: str) -> None:
+        """Make the wheel of a package, or stop with list, line and the compiler's last words."""
+        pin = self.pins[name]
+        wheel, words = self.cache.wheel(pin.text, self.index_options([name]))
+        if not wheel:
+            self.stop(name, compiled.sentence(name, words))
+        pin.text = f"{beside(wheel)} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+
+    def stop(self, name: str, problem: str) -> NoReturn:
+        """Stop with what is wrong with a package, and the lines that ask for it or for what needs it."""
+        demands = self.demands()
+        whose, pending = {name}, [name]
+        while pending and not (asking := [each.line for each in demands.packages if each.name in whose]):
+            pending = [other for each in pending for other in self.pins[each].needed_by if other not in whose]
+            whose |= {*pending}
+        where = lists.place(asking) if asking else self.lock
+        events.stop(problem, where)
+
+    def demands(self) -> requirements.Demands:
+        """What the list asks for."""
+        found = requirements.Demands(self.listed.parent)
+        if self.listed.exists():
+            found.read(self.listed)
+        return found
+
+    def asked(self) -> dict[str, lists.Line]:
+        """The packages that the lists name, each with its first line."""
+        demands = self.demands()
+        found: dict[str, lists.Line] = {}
+        for package in demands.packages:
+            if package.name in self.pins:
+                found.setdefault(package.name, package.line)
+        return found
+
+    def index_options(self, names: Iterable[str]) -> list[str]:
+        """The options with which some packages are found where a list says that they are."""
+        indexes = {self.pins[name].index for name in names}
+        found = []
+        for option in requirements.INDEXES:
+            urls = [url for url in self.options.get(option, ()) if url.rstrip("/") in indexes]
+            found += [f"{option}={url}" for url in urls]
+        hosts = {urlsplit(url).hostname for url in indexes}
+        trusted = [host for host in self.options.get("--trusted-host", ()) if host.partition(":")[0] in hosts]
+        return found + [f"--trusted-host={host}" for host in trusted]
+
+    def install(self, *arguments: str, names: Iterable[str]) -> network.Run:
+        """Let uv install some packages at VENV, exactly as locked; stops where a file is not the locked one."""
+        names = [*names]
+        pins = BESIDE / "pins.txt"
+        pins.write_text(
+            "".join(f"{line}\n" for line in [*self.index_options(names), *(self.pins[n].text for n in names)])
+        )
+        # As the list's own indexes were asked when it was locked: the best version of all.
+        given = ["--index-strategy=unsafe-best-match", "--no-config", "--only-binary=:all:", f"--find-links={BESIDE}"]
+        run = uv("pip", *arguments, pins, *given, python=VENV / "bin/python")
+        if match := re.search(r"Hash mismatch for `([\w.-]+)", run.stderr):
+            what = f"the file of {match[1]} that the index serves is not the one that was locked"
+            events.stop(f"{what}; if it is to be trusted, type make upgrade P={match[1]}", self.lock)
+        return run
+
+    def sync(self) -> None:
+        """Install all packages, and nothing else; compile those that turn out to have no wheel.
+
+        uv leaves alone what is there in the right version, be it of another file: such a package goes first.
+        """
+        notes = VENV / "installed.json"  # by package: what the lock said, and what was installed for it
+        before: dict[str, list[str]] = json.loads(notes.read_text()) if notes.exists() else {}
+        locked = {name: pin.text for name, pin in self.pins.items()}
+        for name in before.keys() & locked.keys():
+            if before[name][0] == locked[name] != before[name][1]:
+                self.compile(name)  # as it was then
+        there = {package_of(record)[0] for record in VENV.glob(RECORDS)}
+        others = {name for name in there & locked.keys() if before.get(name, [""])[-1] != self.pins[name].text}
+        notes.write_text(json.dumps({name: before[name] for name in before.keys() - others}))
+        if others and uv("pip", "uninstall", "--quiet", *sorted(others), python=VENV / "bin/python").returncode:
+            events.stop("uv could not change what it had installed", words="uv")
+        while (run := self.install("sync", names=self.pins)).returncode:
+            lacking = {canonical(name) for name in re.findall(NO_WHEEL, run.stderr)} & self.pins.keys()
+            if not lacking:
+                events.stop(because(plain(run.stderr)), self.lock)
+            for name in lacking:
+                self.compile(name)
+        notes.write_text(json.dumps({name: [locked[name], pin.text] for name, pin in self.pins.items()}))
+
+
+def beside(wheel: Path) -> str:
+    """Put a wheel beside the others that no index has; the requirement that it satisfies."""
+    shutil.copyfile(wheel, BESIDE / wheel.name)
+    name, version, *_ = wheel.name.split("-")
+    return f"{name}=={version}"
+
+
+def digest(text: str) -> str:
+    """What something is known by that is made of what `text` says."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def open_environment(image: str, cache: Path) -> Piece:
+    """Put the environment that is kept for an image at VENV; the piece of what every environment has."""
+    version = subprocess.run([*UV, "--version"], check=True, capture_output=True, text=True).stdout
+    ways = f"{version} {sys.version} {sys.base_prefix} {FORMAT}"
+    key = digest(ways)
+    folder, empty = cache / "environments" / key / image, Piece(cache / "pieces" / f"venv-{key}")
+    if VENV.is_symlink():
+        VENV.unlink()
+    if not (folder / "pyvenv.cfg").exists() or not empty.exists:
+        for old in (VENV, folder):
+            shutil.rmtree(old, ignore_errors=True)
+        uv("venv", "--quiet", VENV)  # where it will stand: its scripts name their place
+        skeleton().save(empty, {"ecosystem": "base", "name": "environment"})
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        VENV.rename(folder)
+    VENV.symlink_to(folder)
+    return empty
+
+
+def skeleton() -> Tar:
+    """The files of an empty environment."""
+    found: dict[str, bytes] = {}
+    tar = Tar()
+    for path in sorted(VENV.rglob("*")):
+        name = str(path)[1:]
+        if path.is_symlink():
+            venv_folder(tar, name)
+            tar.link(name, str(path.readlink()), uid=OWNER, gid=GROUP)
+        elif path.is_file():
+            found |= with_bytecode(name, path.read_bytes())
+        else:
+            venv_folder(tar, f"{name}/")
+    add(tar, found, {name for name in found if os.access(f"/{name}", os.X_OK)})
+    return tar
+
+
+def venv_folder(tar: Tar, path: str) -> None:
+    """Add the folder of a path in the environment, and those that it is in."""
+    folder = path.rpartition("/")[0]
+    while folder != "opt" and folder not in tar.folders:
+        tar.folders[folder] = Mode(0o2775, OWNER, GROUP)
+        folder = folder.rpartition("/")[0]
+    tar.folder("opt")
+
+
+def add(tar: Tar, files: Mapping[str, bytes], executable: Collection[str]) -> None:
+    """Add files of the environment, sorted; all may be changed by its owner and his group."""
+    for name in sorted(files):
+        venv_folder(tar, name)
+        tar.file(name, files[name], Mode(0o775 if name in executable else 0o664, OWNER, GROUP))
+
+
+def with_bytecode(name: str, content: bytes) -> dict[str, bytes]:
+    """A file, and where it is a module of Python in a library, its bytecode, which is the same wherever it is made."""
+    if not name.endswith(".py") or "/lib/" not in name:
+        return {name: content}
+    try:
+        code = compile(content, f"/{name}", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError):  # as templates of modules are
+        return {name: content}
+    bytecode = _code_to_hash_pyc(code, importlib.util.source_hash(content), False)
+    return {name: content, importlib.util.cache_from_source(name): bytes(bytecode)}
+
+
+def record_of(record: Path) -> bytes:
+    """A RECORD without the row about uv's note on a wheel of a folder, which has its time."""
+    return re.sub(rb"(?m)^.*/uv_cache\.json,.*\n", b"", record.read_bytes())
+
+
+def rows(record: Path) -> dict[str, str]:
+    """The files that a RECORD names, by their path without a leading slash, each with its checksum."""
+    site = record.parent.parent
+    text = record_of(record).decode().splitlines()
+    return {os.path.normpath(site / row[0])[1:]: row[1] for row in csv.reader(text) if row}
+
+
+def package_of(record: Path) -> tuple[str, str]:
+    """The name and the version of the package whose RECORD it is."""
+    name, version = record.parent.name.removesuffix(".dist-info").rsplit("-", 1)
+    return canonical(name), version
+
+
+def make(job: tuple[Path, Path]) -> None:
+    """Make the piece of one package, in a process of its own: what is compiled leaves traces in later bytecode."""
+    record, target = job
+    warnings.simplefilter("ignore")  # of modules that are compiled
+    found: dict[str, bytes] = {}
+    executable: set[str] = set()
+    for name in rows(record):
+        if EXCLUDED.match(f"/{name}") or name.endswith(".pyc"):
+            continue
+        content = record_of(record) if f"/{name}" == str(record) else Path(f"/{name}").read_bytes()
+        new = with_bytecode(name, content)
+        found |= new
+        if os.access(f"/{name}", os.X_OK):
+            executable |= new.keys()
+    tar = Tar()
+    add(tar, found, executable)
+    name, version = package_of(record)
+    tar.save(Piece(target), {"ecosystem": "Python", "name": name, "version": version})
+
+
+def make_pieces(packages: Packages, folder: Path) -> dict[str, Piece]:
+    """The piece of every package at VENV, by name; the missing ones are made, on all processors, the largest first."""
+    records = {package_of(record)[0]: record for record in VENV.glob(RECORDS)}
+    keys = {
+        name: hashlib.sha256(record_of(each) + f"{sys.version} {FORMAT}".encode()).hexdigest()
+        for name, each in records.items()
+    }
+    found = {name: Piece(folder / key) for name, key in keys.items()}
+    missing = [name for name in records if not found[name].exists]
+    for name in sorted(contested(records) & {*missing}):
+        # Of a file that several packages have, uv keeps the one that came last, by chance.
+        packages.install("install", "--quiet", "--no-deps", "--reinstall", "--requirements", names=[name])
+        make((records[name], found[name].path))
+        missing.remove(name)
+    missing.sort(key=lambda name: -records[name].stat().st_size)
+    with get_context("fork").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
+        for _ in pool.imap_unordered(make, [(records[name], found[name].path) for name in missing]):
+            pass
+    return found
+
+
+def contested(records: Mapping[str, Path]) -> set[str]:
+    """The packages that share a file of different content."""
+    seen: dict[str, tuple[str, str]] = {}
+    found: set[str] = set()
+    for package, record in records.items():
+        for name, checksum in rows(record).items():
+            other, before = seen.setdefault(name, (package, checksum))
+            if before != checksum:
+                found |= {package, other}
+    return found
+
+
+def pieces(image: str, packages: Packages, cache: Path) -> tuple[Piece, dict[str, Piece]]:
+    """The piece of an empty environment, and those of all packages, by name."""
+    empty = open_environment(image, cache)
+    packages.sync()
+    return empty, make_pieces(packages, cache / "pieces")
+
+
+def closure(name: str, pins: Mapping[str, Pin]) -> list[str]:
+    """A package and all that it needs, sorted."""
+    needs: dict[str, set[str]] = {}
+    for other, pin in pins.items():
+        for who in pin.needed_by:
+            needs.setdefault(canonical(who), set()).add(other)
+    found, pending = {name}, [name]
+    while pending:
+        new = needs.get(pending.pop(), set()) - found
+        found |= new
+        pending += new
+    return sorted(found)
