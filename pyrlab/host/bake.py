@@ -34,7 +34,7 @@ GONE = "error reading from server|Cannot connect to the Docker daemon|error duri
 STUMBLE = rf"{LOST}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
 # In BuildKit's words about what pyrlab's steps have made, which no later build can use.
 USED_UP = re.compile("/run.sh (image|check|manifest|resolve|debs|r lock)|/pyrlab/(archive|manifest|files|lock)/")
-MANY = 200  # records of such that may be left: each takes BuildKit some time to keep, and some to remove
+MANY = 30  # builds after which that is removed: to look for it takes seconds, and each leaves some records
 WAITING = "waiting for another build of yours"
 PAUSE = 5  # seconds, for what keeps it busy to get on
 
@@ -88,26 +88,31 @@ def bake(
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """Wait until this user's other builds have ended: the engine may panic where two share steps."""
+    """Wait until this user's other builds have ended: the engine may panic where two share steps.
+
+    The file that they wait for grows by a byte with each, and is emptied after MANY, when what they left is removed.
+    """
     with (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"{'build':<12} {WAITING}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock.fileno()).st_size >= MANY:
+            forget_steps()
+            lock.truncate(0)
+        lock.write(".")
         yield
 
 
 def forget_steps() -> None:
-    """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from, once it is much.
+    """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from.
 
     It would fill the disk until BuildKit's own bound; and engines before 27.4 do not start any more where some hundred
     images of many layers are known, since they look up each layer once for each one above it (moby/moby#48569).
     """
-    with turn():
-        ids = used_up(docker("buildx", "du", "--verbose", check=False))
-        if len(ids) > MANY:
-            docker("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"', check=False)
+    if ids := used_up(docker("buildx", "du", "--verbose", check=False)):
+        docker("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"', check=False)
 
 
 def cache_records(shown: str) -> dict[str, tuple[str, set[str]]]:

@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,9 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from pyrlab.host import contents, locks, owner, requirements, store, trial
-from pyrlab.host.bake import bake, forget_steps
+from pyrlab.host.bake import bake
 from pyrlab.host.base import ARCHIVE, bootstrap, choose_python
-from pyrlab.host.docker import CACHE, ROOT, docker, drop_image, inspect, parameter, run_main, tag_of
+from pyrlab.host.docker import CACHE, ROOT, docker, drop_image, inspect, parameter, present, run_main, tag_of
 from pyrlab.host.engine import fault
 from pyrlab.host.online import build_environment, check
 from pyrlab.host.progress import Moved, Progress
@@ -54,18 +55,20 @@ class Image:
     name: str
     inputs: dict[str, str]
     parent: Image | None
+    before: dict[str, Any] | None  # what the engine knows of the one that there is
+    new: dict[str, Any] | None = None  # the same of the one that was built beside it, if that is another
     why: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    written: bool = False  # as NEW, beside the one before, which is another
 
     @property
     def tag(self) -> str:
         """Its name in the engine's store; until all images are built, that of the new one beside the one before."""
-        return tag_of(self.name) + (NEW if self.written else "")
+        return tag_of(self.name) + (NEW if self.new else "")
 
-    def inspect(self) -> dict[str, Any] | None:
+    @property
+    def stored(self) -> dict[str, Any] | None:
         """What the engine knows of it, None where it is not built yet."""
-        return inspect("image", self.tag)
+        return self.new or self.before
 
 
 def digest(path: Path) -> str:
@@ -116,10 +119,9 @@ def identity(image: dict[str, Any] | None) -> str:
 
 def reasons(image: Image) -> list[str]:
     """Why `image` must be built; empty where the one in the store is made of the very same."""
-    stored = image.inspect()
-    if stored is None:
+    if image.stored is None:
         return ["no such image yet"]
-    before: dict[str, str] | None = store.recall(RECORDS).get(stored["Id"])
+    before: dict[str, str] | None = store.recall(RECORDS).get(image.stored["Id"])
     if before is None:
         return ["not known to this checkout"]
     names = [*image.inputs, *(name for name in before if name not in image.inputs)]
@@ -129,7 +131,8 @@ def reasons(image: Image) -> list[str]:
 
 def wanted(names: list[str]) -> list[str]:
     """The named images and what they start from, parents first; where none is, the default ones and all there are."""
-    chosen = {*names} or {name for name, image in table().items() if image.default or inspect("image", tag_of(name))}
+    there = {} if names else present(*map(tag_of, table()))
+    chosen = {*names} or {name for name, image in table().items() if image.default or tag_of(name) in there}
     if unknown := chosen - table().keys():
         raise Problem(f"there is no image {unknown.pop()}; the images are {', '.join(table())}")
     needed = {parent.name for name in chosen for parent in lineage(name)}
@@ -235,17 +238,18 @@ def locking(lock: str) -> dict[str, str]:
 
 def survey(names: list[str], python: str) -> tuple[list[Image], list[str]]:
     """The images `names`, and which of them must be built; of a stale one the children are likely to be, too."""
-    images: list[Image] = []
+    found: list[Image] = []
     stale: list[str] = []
+    there = present(*map(tag_of, names))
     for name in names:
-        parent = next((image for image in images if image.name == table()[name].parent), None)
-        image = Image(name, inputs_of(name), parent)
+        parent = next((image for image in found if image.name == table()[name].parent), None)
+        image = Image(name, inputs_of(name), parent, there.get(tag_of(name)))
         if not parent:
             image.inputs["Python image"] = python
         if outdated(image) or table()[name].parent in stale:
             stale.append(name)
-        images.append(image)
-    return images, stale
+        found.append(image)
+    return found, stale
 
 
 def build(
@@ -260,9 +264,9 @@ def build(
     names = wanted(names)
     sweep()
     locks.stage()
-    images, stale = survey(names, python)
+    found, stale = survey(names, python)
     if not stale and not stale_locks(names, python) and not upgrade:
-        return images
+        return found
     with session(source, python) as now:
         make_locks(names, now, upgrade)
         try:
@@ -281,17 +285,18 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
 
     Files of the checkout change where a list has, or if the user `asked` for it.
     """
-    images, _ = survey(names, now.python)
+    built, _ = survey(names, now.python)
     try:
-        for image in images:
+        for image in built:
             if outdated(image):
                 make(image, now)
-        try_labs(images, now.progress)
-        approve(images)
-        lists = {image.name: package_list(image) for image in images if image.written}
-        for image in images:
-            check_place(image)
-        for image in images:
+        with ThreadPoolExecutor(1) as beside:
+            listing = beside.submit(package_lists, built)
+            try_labs(built, now.progress)
+        lists = listing.result()
+        approve(built)
+        check_places(built)
+        for image in built:
             publish(image)
         owner.claim_tag()
         before = locks.read(ROOT)
@@ -300,11 +305,9 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
         now.progress.erase()
         for note in [*now.progress.notes(), *locks.notes(before, locks.read(ROOT)), *locks.moved_on(moved)]:
             print(f"pyrlab: {note}", file=sys.stderr)
-        if any(image.seconds for image in images):
-            forget_steps()
     finally:
         sweep()
-    return images
+    return built
 
 
 def sweep() -> None:
@@ -315,11 +318,11 @@ def sweep() -> None:
 
 def try_labs(images: list[Image], progress: Progress) -> None:
     """Start each new lab once; raises Problem where one does not work."""
-    new = {image.name: image.tag for image in images if image.written and image.name in labs()}
+    new = {image.name: image.tag for image in images if image.new and image.name in labs()}
     if not new:
         return
     progress.erase()
-    why = ", ".join(dict.fromkeys(chain.from_iterable(image.why for image in images if image.written)))
+    why = ", ".join(dict.fromkeys(chain.from_iterable(image.why for image in images if image.new)))
     shown, more = locks.listed(locks.changes(locks.read(ROOT), locks.read(locks.STAGED)), 5)
     trial.start_once(new, f"{shown}{more}" or why)
 
@@ -336,16 +339,21 @@ def note_packages(name: str, packages: str) -> list[locks.Change]:
     return locks.compare(before, contents.read_list(packages))
 
 
-def package_list(image: Image) -> str:
-    """The list of the packages that `image` has and its parent has not."""
-    parent = contents.manifest_of(image.parent.tag) if image.parent else None
-    return contents.package_list(contents.manifest_of(image.tag), parent)
+def package_lists(images: list[Image]) -> dict[str, str]:
+    """The list of the packages that each new image has and its parent has not, by name."""
+    return {
+        image.name: contents.package_list(
+            contents.manifest_of(image.tag), contents.manifest_of(image.parent.tag) if image.parent else None
+        )
+        for image in images
+        if image.new
+    }
 
 
 def outdated(image: Image) -> list[str]:
     """Why `image` is not what its inputs and its parent would give now; empty where it is."""
     if image.parent:
-        image.inputs["parent"] = identity(image.parent.inspect())
+        image.inputs["parent"] = identity(image.parent.stored)
     return reasons(image)
 
 
@@ -386,10 +394,9 @@ def make(image: Image, now: Session) -> None:
     new = inspect("image", tag_of(image.name) + NEW)
     assert new
     store.remember(store.RECORDS, new["Id"], said["layers"])
-    docker("image", "rm", packages)
-    before = image.inspect()
     image.why = outdated(image)
-    image.written = before is None or before["Id"] != new["Id"]
+    if not image.before or image.before["Id"] != new["Id"]:
+        image.new = new
     image.seconds = time.monotonic() - started
     store.remember(RECORDS, new["Id"], image.inputs)
 
@@ -408,7 +415,7 @@ def write_plan(image: Image, now: Session, thin: bool) -> None:
                 requirements.copy(path, target)
     shutil.copytree(STAGED_LISTS, PLAN / "lists")
     shutil.copytree(locks.STAGED, PLAN / "locks")
-    parent = image.parent and image.parent.inspect()
+    parent = image.parent and image.parent.stored
     plan = {
         "image": image.name,
         "name": tag_of(image.name) + PACKAGES,
@@ -445,37 +452,38 @@ def counts(lists: Iterable[List]) -> dict[str, int]:
     return found
 
 
-def check_place(image: Image) -> None:
+def check_places(images: list[Image]) -> None:
     """Raise Problem where a new image would take the place of another checkout's."""
-    before = inspect("image", tag_of(image.name))
-    if image.written and before and before["Id"] != (image.inspect() or {})["Id"]:
-        owner.check_tag(tag_of(image.name))
+    there = present(*(tag_of(image.name) for image in images))
+    for image in images:
+        image.before = there.get(tag_of(image.name))  # another checkout's build may have ended since
+        if image.new and image.before:
+            owner.check_tag(tag_of(image.name))
 
 
 def publish(image: Image) -> None:
     """Put a new image in the place of the one before, which goes if nothing else names it."""
-    if not image.written:
+    if not image.new:
         return
-    before = inspect("image", tag_of(image.name))
     docker("tag", image.tag, tag_of(image.name))
     docker("image", "rm", image.tag)
-    image.written = False
-    if before:
-        drop_image(before["Id"])
+    replaced, image.before, image.new = image.before, image.new, None
+    if replaced:
+        drop_image(replaced["Id"])
 
 
 def report(images: list[Image]) -> str:
     """One line an image: name, unpacked size, layers, seconds, digest, what was rebuilt and why."""
     rows = [("image", "size", "layers", "seconds", "digest", "")]
-    for image in images:
-        stored = image.inspect()
-        assert stored is not None
-        sizes = docker("history", "--human=false", "--format={{.Size}}", image.tag).split()
-        size = f"{sum(map(int, sizes)) / 1e6:,.0f} MB"
+    with ThreadPoolExecutor(len(images)) as pool:
+        sizes = pool.map(lambda image: docker("history", "--human=false", "--format={{.Size}}", image.tag), images)
+    for image, layer_sizes in zip(images, sizes, strict=True):
+        assert image.stored
+        size = f"{sum(map(int, layer_sizes.split())) / 1e6:,.0f} MB"
         seconds = f"{image.seconds:.0f}" if image.why else ""
         why = f"rebuilt: {', '.join(image.why)}" if image.why else "up to date"
-        layers = str(len(stored["RootFS"]["Layers"]))
-        rows.append((image.tag, size, layers, seconds, stored["Id"].removeprefix("sha256:")[:12], why))
+        layers = str(len(image.stored["RootFS"]["Layers"]))
+        rows.append((image.tag, size, layers, seconds, image.stored["Id"].removeprefix("sha256:")[:12], why))
     return aligned(rows, right=(1, 2, 3))
 
 

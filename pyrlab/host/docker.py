@@ -10,7 +10,7 @@ import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TextIO
 
 from pyrlab.host import parameters
@@ -105,9 +105,20 @@ def drop_image(identity: str) -> None:
 
 def inspect(kind: str, name: str) -> dict[str, Any] | None:
     """What the engine knows of an image, container or volume, None where there is none."""
-    arguments = (kind, "inspect", name)
+    found = described(kind, [name])
+    return found[0] if found else None
+
+
+def described(kind: str, names: Collection[str]) -> list[dict[str, Any]]:
+    """What the engine knows of those images, containers or volumes that are there."""
+    arguments = (kind, "inspect", *names)
     run = subprocess.run(["docker", *arguments], capture_output=True, text=True)
-    if run.returncode and not re.search(NONE, run.stderr, re.IGNORECASE):
+    if run.returncode and not all(re.search(NONE, line, re.IGNORECASE) for line in run.stderr.splitlines()):
         raise failure(arguments, run)
     found: list[dict[str, Any]] = json.loads(run.stdout or "[]")
-    return found[0] if found else None
+    return found
+
+
+def present(*names: str) -> dict[str, dict[str, Any]]:
+    """What the engine knows of those images that are there, by their names in its store."""
+    return {name: image for image in described("image", names) for name in image["RepoTags"] if name in names}

@@ -13,7 +13,7 @@ from pyrlab.host import locks
 from pyrlab.host.base import ARCHIVE, choose_python
 from pyrlab.host.build import Image, alone, build, check_lists, make_locks, session, stale_locks
 from pyrlab.host.contents import LISTS, layer_sizes, spellings, write_list
-from pyrlab.host.docker import ROOT, inspect, run_main, tag_of
+from pyrlab.host.docker import ROOT, run_main
 from pyrlab.host.text import megabytes
 from pyrlab.model.images import table
 from pyrlab.model.problem import Problem
@@ -88,9 +88,8 @@ def fresh_debian() -> Iterator[None]:
 
 def bytes_to_pull(images: list[Image]) -> int:
     """The compressed bytes of those layers of new images that none of the images before has."""
-    before = [inspect("image", tag_of(image.name)) for image in images]
-    known = {layer for image in before if image for layer in image["RootFS"]["Layers"]}
-    sizes = layer_sizes(*(image.tag for image in images if image.written))
+    known = {layer for image in images if image.before for layer in image.before["RootFS"]["Layers"]}
+    sizes = layer_sizes(*(image.tag for image in images if image.new))
     return sum(size for layer, size in sizes.items() if layer not in known)
 
 
