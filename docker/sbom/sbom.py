@@ -29,6 +29,7 @@ from spdx_tools.spdx.validation.document_validator import validate_full_spdx_doc
 from spdx_tools.spdx.writer.json.json_writer import write_document_to_file
 
 from pyrlab.model import events
+from pyrlab.model.problem import Problem
 
 Manifest = dict[str, Any]  # as pyrlab/steps/manifest.py writes it, with the image's digest
 MADE = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC)
@@ -96,7 +97,7 @@ def cyclonedx(manifest: Manifest) -> str:
     bom.register_dependency(image, components.values())
     text: str = JsonV1Dot6(bom).output_as_string(indent=1)
     if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
-        events.stop(f"the CycloneDX document of {manifest['image']} is not valid: {error}")
+        raise Problem(f"the CycloneDX document of {manifest['image']} is not valid: {error}")
     return text + "\n"
 
 
@@ -145,7 +146,7 @@ def spdx_document(manifest: Manifest) -> spdx.Document:
         ]
     document = spdx.Document(info, packages=[image, *packages], relationships=relations)
     if errors := validate_full_spdx_document(document):
-        events.stop(f"the SPDX document of {manifest['image']} is not valid: {errors[0].validation_message}")
+        raise Problem(f"the SPDX document of {manifest['image']} is not valid: {errors[0].validation_message}")
     return document
 
 
@@ -160,4 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    events.run(main)

@@ -24,14 +24,10 @@ from pyrlab.model.problem import Problem
 BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
 # BuildKit gives up where the build that a shared step came with has ended. It also says that a build has failed whose
 # results are all there, where a busy disk lets it not write how they came about within 20 seconds (moby/buildkit#3966).
-# And at times it drops a snapshot that another of several builds at a time still needs, in engines before 30
-# (moby/buildkit#6808, mended by #6821 and #7035).
-LOST = r"snapshot (\S+) does not exist"
-LOSES = 30  # the major version of the engine that does not lose snapshots any more
 NO_HISTORY = "DeadlineExceeded"
 # And an engine may end in the middle of a build: of an upgrade, or of a panic of BuildKit's (moby/buildkit#3714).
 GONE = "error reading from server|Cannot connect to the Docker daemon|error during connect|unexpected EOF"
-STUMBLE = rf"{LOST}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
+STUMBLE = rf"{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
 # In BuildKit's words about what pyrlab's steps have made, which no later build can use.
 USED_UP = re.compile("/run.sh (image|check|manifest|resolve|debs|r lock)|/pyrlab/(archive|manifest|files|lock)/")
 MANY = 30  # builds after which that is removed: to look for it takes seconds, and each leaves some records
@@ -70,12 +66,6 @@ def bake(
             progress.forget(NO_HISTORY)
             return
         if attempts > 1 and re.search(STUMBLE, words):
-            if lost := set(re.findall(LOST, words)):
-                version = docker("version", "--format", "{{.Server.Version}}")
-                if int(version.partition(".")[0]) >= LOSES:
-                    raise progress.failure()
-                for snapshot in lost:
-                    forget_snapshot(snapshot)
             time.sleep(PAUSE)
             if re.search(GONE, words):
                 await_engine()
@@ -153,15 +143,3 @@ def await_engine() -> None:
             subprocess.run([ROOT / "pyrlab/host/engine.sh"], stdin=subprocess.DEVNULL)
         time.sleep(1)
     raise Problem("the engine ended in the middle of a build, and has not come back; start it, then try again")
-
-
-def forget_snapshot(snapshot: str) -> None:
-    """Remove what BuildKit's cache says of a snapshot that it has lost, as soon as no build uses it any more."""
-    this = f"--filter=id={snapshot}"
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        docker("buildx", "prune", "--force", this)
-        if snapshot not in docker("buildx", "du", this):
-            return
-        time.sleep(1)
-    raise Problem(f"the engine has lost a part of its build cache ({snapshot}); make clean removes the cache")

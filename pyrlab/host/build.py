@@ -27,7 +27,7 @@ from pyrlab.host.base import ARCHIVE, bootstrap, choose_python
 from pyrlab.host.docker import CACHE, ROOT, docker, drop_image, inspect, parameter, present, run_main, tag_of
 from pyrlab.host.engine import fault
 from pyrlab.host.online import build_environment, check
-from pyrlab.host.progress import Moved, Progress
+from pyrlab.host.progress import Progress
 from pyrlab.host.text import aligned
 from pyrlab.model.images import List, files, heading, labs, lineage, table
 from pyrlab.model.problem import Problem
@@ -271,7 +271,9 @@ def build(
         make_locks(names, now, upgrade)
         try:
             return build_images(names, now, approve, asked=bool(upgrade))
-        except Moved as problem:
+        except Problem as problem:
+            if not problem.moved:
+                raise
             now.progress.erase()
             print(f"pyrlab: {str(problem).rpartition(';')[0]}; locking again", file=sys.stderr)
             now.progress.forget("")

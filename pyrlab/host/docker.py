@@ -35,7 +35,7 @@ def run_main(main: Callable[[], None], whatever: bool = False) -> None:
         main()
         sys.stdout.flush()
     except Problem as problem:
-        sys.exit(f"pyrlab: {problem}")
+        sys.exit("\n".join(f"pyrlab: {sentence}" for sentence in str(problem).splitlines()))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if unread(sys.stderr):  # which is written to while there is still something to do

@@ -28,6 +28,7 @@ STEPS = [
 ]
 EVENT = re.compile(r"^pyrlab-event: (\{.*\})\n?", re.MULTILINE)  # what a step tells; see pyrlab/model/events.py
 FULL = "no space left on device"
+LOST = r"snapshot (\S+) does not exist"  # of engines before 30, at times, where several build (moby/buildkit#6808)
 
 
 def documents(stream: IO[str]) -> Iterator[dict[str, Any]]:
@@ -65,7 +66,7 @@ class Progress:
         self.cached: set[str] = set()
         self.output: dict[str, list[str]] = {}
         self.errors: dict[str, str] = {}
-        self.problems: dict[str, list[dict[str, Any]]] = {}  # the events of steps that cannot go on
+        self.problems: dict[str, list[Problem]] = {}  # of steps that cannot go on
         self.noted: list[str] = []  # the sentences that the user is to read
         self.said: set[str] = set()  # the lines that were printed
         self.heard: set[tuple[str, str, str]] = set()  # the pieces of output that came in
@@ -112,13 +113,14 @@ class Progress:
 
     def event(self, key: str, event: dict[str, Any]) -> None:
         """Take in what a step tells of itself."""
-        if event["event"] == "step":
+        kind = event.pop("event")
+        if kind == "step":
             self.phases[key] = event["what"]
             self.say(key)
-        elif event["event"] == "note":
-            self.noted.append(sentence(event))
+        elif kind == "note":
+            self.noted.append(str(Problem(**event)))
         else:
-            self.problems.setdefault(key, []).append(event)
+            self.problems.setdefault(key, []).append(Problem(**event))
 
     def vertex(self, vertex: dict[str, Any]) -> None:
         """Note that a step was named, started, found in the cache, ended or failed."""
@@ -204,24 +206,15 @@ class Progress:
             return Problem(str(FULL_DISK))
         for key, error in self.errors.items():
             problems = self.problems.get(key, [])
-            if texts[key] and (not problems or any("words" in problem for problem in problems)):
+            if texts[key] and (not problems or any(problem.words for problem in problems)):
                 last = [line for line in texts[key].splitlines() if not line.startswith("+ ")][-30:]
                 print("\n".join(last), file=sys.stderr)
             if problems:
-                kind = Moved if any(problem.get("moved") for problem in problems) else Problem
-                return kind("\npyrlab: ".join(map(sentence, problems)))
+                return Problem.of(problems)
             if texts[key]:
                 return Problem(f"a build step failed ({self.step(key) or self.names[key]}): {error}")
         words = [*self.words, *self.errors.values()]
+        if lost := re.search(LOST, "\n".join(words)):
+            mend = f"docker buildx prune --force --filter id={lost[1]} lets it make that anew"
+            return Problem(f"the engine has lost a part of its build cache; {mend}")
         return Problem(f"the build failed: {words[-1] if words else 'bake said nothing'}")
-
-
-class Moved(Problem):
-    """What a lock has is not there any more; another lock would mend it."""
-
-
-def sentence(event: dict[str, Any]) -> str:
-    """What a user reads of a note or a problem."""
-    where = f"{event['where']}: " if event.get("where") else ""
-    above = f"; {event['words']}'s own words stand above" if "words" in event else ""
-    return f"{where}{event['what']}{above}"

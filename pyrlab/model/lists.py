@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from pyrlab.model import events
+from pyrlab.model.problem import Problem
 
 LETTERS = string.ascii_lowercase + string.digits + "+-._"  # of names
 LONG = 6  # letters of a name that has no other names near by
@@ -33,7 +33,7 @@ def content(path: Path) -> str:
         )  # blanks that only look so, as in what is copied from a page
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + 1
-        events.stop("not UTF-8; save the list as text in UTF-8", f"{path.name} line {number}")
+        raise Problem("not UTF-8; save the list as text in UTF-8", f"{path.name} line {number}") from None
 
 
 def read(path: Path) -> list[Line]:
@@ -79,12 +79,12 @@ class Problems:
         """Stop with a sentence for each problem, if there is any."""
         if self.found:
             found = sorted(self.found.items(), key=lambda item: (item[1][0].list, item[1][0].number))
-            raise events.Stop(*(events.Problem(problem, place(lines)) for problem, lines in found))
+            raise Problem.of(Problem(problem, place(lines)) for problem, lines in found)
 
 
 def fail(line: Line, problem: str) -> NoReturn:
     """Stop the build with one sentence: list, line and what is wrong."""
-    events.stop(problem, place([line]))
+    raise Problem(problem, place([line]))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from pyrlab.model import events, lists
+from pyrlab.model.problem import Problem
 from pyrlab.steps import r
 
 # A module may want what its package only suggests; a package none of whose modules can be imported is broken.
@@ -44,10 +45,10 @@ def imported(lines: dict[str, lists.Line]) -> None:
     run = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, user=1000, group=100)
     name, tab, problem = (run.stderr.strip() or "\t").splitlines()[-1].partition("\t")
     if run.returncode and tab and name in lines:
-        events.stop(f"{name} cannot be imported: {problem}", lists.place([lines[name]]))
+        raise Problem(f"{name} cannot be imported: {problem}", lists.place([lines[name]]))
     if run.returncode:  # it has ended Python itself
         sys.stderr.write(run.stderr)
-        events.stop("the packages of requirements.txt cannot be imported", words="Python")
+        raise Problem("the packages of requirements.txt cannot be imported", words="Python")
 
 
 def main() -> None:
@@ -64,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    events.run(main)

@@ -26,6 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from pyrlab.model import events
+from pyrlab.model.problem import Problem
 from pyrlab.steps import chance, debs, trees
 from pyrlab.steps.pieces import EPOCH, FOLDER, FORMAT, Folders, Mode, Piece, Tar, content_of, decompress, unpack, write
 from pyrlab.steps.trees import EXCLUDED
@@ -357,7 +358,7 @@ class Shelf:
                 except Broken as error:
                     broken = next(name for name, file in files.items() if file == error.args[0])
                     files[broken].unlink()
-                    events.stop(f"the archive of {broken} is no Debian package, or damaged", order.whose)
+                    raise Problem(f"the archive of {broken} is no Debian package, or damaged", order.whose) from None
         return {name: deb for name, deb in sorted(found.items()) if deb}
 
 

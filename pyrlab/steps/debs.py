@@ -26,9 +26,9 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
-from pyrlab.model import events, lists
-from pyrlab.model.events import Problem
+from pyrlab.model import lists
 from pyrlab.model.locked import Lock, Locked
+from pyrlab.model.problem import Problem
 from pyrlab.steps import network
 
 APT = ["apt-get", "--quiet=2"]  # whatever else it is told, network.py tells it
@@ -58,7 +58,7 @@ def update() -> None:
     if stamp and UPDATED.exists() and UPDATED.read_text() == stamp:
         return
     if network.run([*APT, "update", "--error-on=any"]).returncode:
-        events.stop("apt cannot reach Debian's archive", words="apt")
+        raise Problem("apt cannot reach Debian's archive", words="apt")
     UPDATED.write_text(stamp)
 
 
@@ -275,7 +275,7 @@ def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
                 )  # of what is on this machine apt makes a link
                 Path(whole).replace(found[name])
     if lacking := {name: packages[name].version for name, path in found.items() if not path.exists()}:
-        raise events.Stop(lost(lacking, lock, words))
+        raise lost(lacking, lock, words)
     for path in found.values():
         os.utime(path)  # it is of use
     return found
@@ -324,7 +324,7 @@ def install(names: list[str], whose: str, *options: str) -> None:
     if own:
         POLICY.unlink()
     if done.returncode:
-        raise events.Stop(refused(done.stderr, whose))
+        raise refused(done.stderr, whose)
 
 
 def installed() -> Versions:
@@ -363,7 +363,7 @@ def plan(names: list[str], keep: Versions, whose: str, lines: Sequence[lists.Lin
     if done.returncode:
         contradiction(names, lines).stop()
         print(done.stdout)
-        events.stop(f"apt could not install the packages of {whose}", words="apt")
+        raise Problem(f"apt could not install the packages of {whose}", words="apt")
     versions = dict(re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", done.stdout, re.MULTILINE))
     return versions, re.findall(r"^(?:Remv|Purg) (\S+)", done.stdout, re.MULTILINE)
 
@@ -403,7 +403,7 @@ def described(versions: Versions) -> dict[str, Locked]:
             file = entry["Filename"].removeprefix("./")
             found.setdefault(name, Locked(entry["Version"], file, int(entry["Size"]), entry["SHA256"]))
     if unknown := versions.keys() - found.keys():
-        events.stop(f"the archive names no SHA-256 of {', '.join(sorted(unknown))}, so it cannot be locked")
+        raise Problem(f"the archive names no SHA-256 of {', '.join(sorted(unknown))}, so it cannot be locked")
     return found
 
 

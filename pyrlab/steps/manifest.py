@@ -23,7 +23,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from pyrlab.model import lists
+from pyrlab.model import events, lists
 from pyrlab.steps import debian as debian_packages
 from pyrlab.steps import debs, r, trees
 from pyrlab.steps.pieces import EPOCH
@@ -279,4 +279,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    events.run(main)

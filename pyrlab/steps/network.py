@@ -29,6 +29,7 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pyrlab.model import events
+from pyrlab.model.problem import Problem
 
 SECRET = Path("/run/secrets/network")
 CA = Path("/run/secrets/ca")  # the certificates to trust, in one file
@@ -178,7 +179,7 @@ def run(command: list[str], quiet: bool = False, explains: bool = True) -> Run:
             sys.stderr.write(conceal(line))
             sys.stderr.flush()
     if process.returncode and explains and (sentence := explain(words)):
-        events.stop(sentence)
+        raise Problem(sentence)
     return Run(command, process.returncode, stderr=conceal(words))
 
 
@@ -304,4 +305,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    events.run(main)

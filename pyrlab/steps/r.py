@@ -32,6 +32,7 @@ from pathlib import Path
 
 from pyrlab.model import events, lists
 from pyrlab.model.locked import Lock, Locked
+from pyrlab.model.problem import Problem
 from pyrlab.steps import debs, network
 from pyrlab.steps.pieces import EPOCH, FORMAT, Piece, Tar, unpack, write
 
@@ -578,7 +579,7 @@ def library(fetched: Fetched, prepare: Callable[[], None], folder: Path) -> dict
         if run.returncode:
             print("\n".join(run.stdout.replace(f"{SOURCE}/", "").splitlines()[-25:]))
             what = f"{name} {fetched.packages[name].version} could not be installed{hint(run.stdout)}"
-            events.stop(what, place(fetched.lines[name], name), words="R")
+            raise Problem(what, place(fetched.lines[name], name), words="R")
         version = fetched.packages[name].version
         installed(name).save(found[name], {"ecosystem": "R", "name": name, "version": version})
     return found
@@ -706,7 +707,7 @@ def check(lines: dict[str, lists.Line]) -> None:
         if "there is no package called" in problem:
             problem = "R's names are case-sensitive"
         why = hint(problem) or f" ({problem})"
-        events.stop(f"R cannot load the package '{name}'{why}", place(lines[name], name))
+        raise Problem(f"R cannot load the package '{name}'{why}", place(lines[name], name))
 
 
 def main() -> None:
@@ -728,4 +729,4 @@ def locks_of(folder: str, images: list[str]) -> list[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    events.run(main)

@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 
 from pyrlab.model import events, lists
 from pyrlab.model.lists import Line, Problems
+from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, debs, network, wheels
 from pyrlab.steps.requirements import INDEXES, Demands, Package
 from pyrlab.steps.wheels import because, plain
@@ -156,7 +157,7 @@ class Resolver:
         if offline := network.explain(stderr):
             if lines := [line for line in lines if offline.split()[0] in line.text]:
                 return self.wrong(lines, offline, problems)
-            events.stop(offline)
+            raise Problem(offline)
         reason = re.findall(r"^\W*(?:cause: )?(fatal: .*|HTTP status .*)", stderr, re.MULTILINE)
         if lines and reason:
             return self.wrong(lines, f"this address cannot be fetched: {reason[-1]}", problems)
@@ -194,7 +195,7 @@ class Resolver:
         """Note what is wrong with some lines, and take them out."""
         if not lines:
             problems.stop()
-            events.stop(f"the Python packages of the lists cannot be had: {problem}")
+            raise Problem(f"the Python packages of the lists cannot be had: {problem}")
         problems.note(problem, *lines)
         self.packages, self.constraints = (
             [package for package in packages if package.line not in lines]
@@ -411,4 +412,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    events.run(main)

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from pyrlab.model import events, lists
+from pyrlab.model import lists
+from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, network, requirements
 from pyrlab.steps.pieces import FORMAT, Mode, Piece, Tar
 from pyrlab.steps.trees import EXCLUDED
@@ -89,7 +90,7 @@ class Lock:
     def __init__(self, path: Path) -> None:
         if sys.version_info < PYTHON:
             version, oldest = (".".join(map(str, numbers[:2])) for numbers in (sys.version_info, PYTHON))
-            events.stop(f"PYTHONBASE has Python {version}, but {path.name} is for {oldest} and later")
+            raise Problem(f"PYTHONBASE has Python {version}, but {path.name} is for {oldest} and later")
         head, *sections = re.split(r"^# (in [\w -]+)\n", path.read_text(), flags=re.MULTILINE)
         self.options: dict[str, list[str]] = {}
         for name, value in re.findall(r"^(--[\w-]+) (.*)$", head, re.MULTILINE):
@@ -146,7 +147,7 @@ class Packages:
             pending = [other for each in pending for other in self.pins[each].needed_by if other not in whose]
             whose |= {*pending}
         where = lists.place(asking) if asking else self.lock
-        events.stop(problem, where)
+        raise Problem(problem, where)
 
     def demands(self) -> requirements.Demands:
         """What the list asks for."""
@@ -187,7 +188,7 @@ class Packages:
         run = uv("pip", *arguments, pins, *given, python=VENV / "bin/python")
         if match := re.search(r"Hash mismatch for `([\w.-]+)", run.stderr):
             what = f"the file of {match[1]} that the index serves is not the one that was locked"
-            events.stop(f"{what}; if it is to be trusted, type make upgrade P={match[1]}", self.lock)
+            raise Problem(f"{what}; if it is to be trusted, type make upgrade P={match[1]}", self.lock)
         return run
 
     def sync(self) -> None:
@@ -205,11 +206,11 @@ class Packages:
         others = {name for name in there & locked.keys() if before.get(name, [""])[-1] != self.pins[name].text}
         notes.write_text(json.dumps({name: before[name] for name in before.keys() - others}))
         if others and uv("pip", "uninstall", "--quiet", *sorted(others), python=VENV / "bin/python").returncode:
-            events.stop("uv could not change what it had installed", words="uv")
+            raise Problem("uv could not change what it had installed", words="uv")
         while (run := self.install("sync", names=self.pins)).returncode:
             lacking = {canonical(name) for name in re.findall(NO_WHEEL, run.stderr)} & self.pins.keys()
             if not lacking:
-                events.stop(because(plain(run.stderr)), self.lock)
+                raise Problem(because(plain(run.stderr)), self.lock)
             for name in lacking:
                 self.compile(name)
         notes.write_text(json.dumps({name: [locked[name], pin.text] for name, pin in self.pins.items()}))

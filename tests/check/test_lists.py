@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from pyrlab.model import lists
+from pyrlab.model.problem import Problem
 
 URL = "pkg @ https://example.org/pkg-1.whl#egg=pkg"
 
 
-def sentence(stop: pytest.ExceptionInfo[SystemExit]) -> str:
+def sentence(stop: pytest.ExceptionInfo[Problem]) -> str:
     """What a build that stops tells its user."""
     return str(stop.value)
 
@@ -61,7 +62,7 @@ def test_a_list_in_another_encoding_is_refused(tmp_path: Path, content: bytes, n
     """A list that an old editor or a Windows shell wrote stops the build with a sentence, not a traceback."""
     path = tmp_path / "requirements.txt"
     path.write_bytes(content)
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(Problem) as stop:
         lists.read(path)
     assert sentence(stop) == f"requirements.txt line {number}: not UTF-8; save the list as text in UTF-8"
 

@@ -14,6 +14,7 @@ import pytest
 from pyrlab.host.engine import FULL_DISK
 from pyrlab.host.progress import Progress, documents, seconds_of
 from pyrlab.model import events
+from pyrlab.model.problem import Problem
 
 IMAGES = ["pyrlab-base", "pylab", "rlab-base", "rlab"]
 TOOLS, RBASE, PYLAB = "sha256:1984a39d", "sha256:7e449bd4", "sha256:7b1eafca"
@@ -56,7 +57,7 @@ def packages() -> list[dict[str, Any]]:
     ]
 
 
-def failing(words: str = f"Resolving\n{events.Problem(SENTENCE).line}\n") -> list[dict[str, Any]]:
+def failing(words: str = f"Resolving\n{events.told(Problem(SENTENCE))}\n") -> list[dict[str, Any]]:
     """What it says of an image whose packages fail with `words`, while another step is given up; abridged."""
     cancelled = 'process "/bin/sh -c sleep 60" did not complete successfully: exit code: 137: context canceled'
     return [
@@ -174,14 +175,14 @@ def test_a_step_is_shown_in_a_users_words(progress: Progress, name: str, said: s
 @pytest.mark.parametrize(
     ("words", "sentence", "shown"),
     [
-        (f"Resolving\n{events.Problem(SENTENCE).line}\n", SENTENCE, ""),
+        (f"Resolving\n{events.told(Problem(SENTENCE))}\n", SENTENCE, ""),
         (
-            f"Resolving\n{events.Stop(events.Problem(SENTENCE), events.Problem('not so', 'r_debs.txt line 2')).code}\n",
-            f"{SENTENCE}\npyrlab: r_debs.txt line 2: not so",
+            f"{events.told(Problem(SENTENCE))}\n{events.told(Problem('not so', 'r_debs.txt line 2'))}\n",
+            f"{SENTENCE}\nr_debs.txt line 2: not so",
             "",
         ),
         (
-            f"+ apt\nConnecting\n{events.Problem(REACH, words='apt').line}\n",
+            f"+ apt\nConnecting\n{events.told(Problem(REACH, words='apt'))}\n",
             f"{REACH}; apt's own words stand above",
             "Connecting\n",
         ),

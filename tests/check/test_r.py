@@ -12,6 +12,7 @@ import pytest
 
 from pyrlab.model import lists
 from pyrlab.model.locked import Locked
+from pyrlab.model.problem import Problem
 from pyrlab.steps import debs, r
 from servers import WebServer, free_port, serve_files
 
@@ -183,14 +184,14 @@ def test_an_archive_by_its_address(cran: WebServer) -> None:
 )
 def test_mistakes(cran: WebServer, line: str, sentence: str) -> None:
     """A line that cannot be had is named, with what is wrong with it."""
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(Problem) as stopped:
         resolve(cran.url, "zoo", line)
     assert str(stopped.value).startswith(f"r_packages.txt line 2: {sentence}")
 
 
 def test_all_mistakes_at_once(cran: WebServer) -> None:
     """All lines that cannot be had are named, and what is said twice names both lines."""
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(Problem) as stopped:
         resolve(cran.url, "zoo", "latice", "irkernel", "gbm", "irkernel")
     assert str(stopped.value) == (
         "r_packages.txt line 2: neither Debian nor the R repository has a package named 'latice'; "
@@ -203,7 +204,7 @@ def test_all_mistakes_at_once(cran: WebServer) -> None:
 def test_no_repository() -> None:
     """Where the repository cannot be reached the sentence says so, and what it was needed for."""
     url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(Problem) as stopped:
         resolve(url, "gbm")
     start = f"r_packages.txt line 1: Debian has no R package named 'gbm', and {url}/src/contrib/PACKAGES.gz"
     assert str(stopped.value).startswith(f"{start} cannot be reached: ")
@@ -211,7 +212,7 @@ def test_no_repository() -> None:
 
 def test_two_lines_contradict(cran: WebServer) -> None:
     """Of two lines that cannot both be had the second is named, with what contradicts it."""
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(Problem) as stopped:
         resolve(cran.url, "ggplot2>=4", "ggplot2@3.4.4")
     sentence = "'ggplot2 == 3.4.4' contradicts ggplot2 4.0.0, which another line needs"
     assert str(stopped.value) == f"r_packages.txt line 2: {sentence}"

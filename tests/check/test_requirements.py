@@ -66,7 +66,7 @@ def demands(folder: Path, *texts: str, name: str = "requirements.txt") -> Demand
 
 def sentences(problems: Problems) -> str:
     """What a build that stops tells its user of some problems."""
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(Problem) as stop:
         problems.stop()
     return str(stop.value)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT
+from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, pieces, wheels
 from pyrlab.steps.pieces import Mode, Piece
 from pyrlab.steps.trees import EXCLUDED
@@ -193,7 +194,7 @@ def test_another_file_than_locked(machine: Path) -> None:
     made(machine, "cache", one={"one.py": MODULE})
     forged = packages(machine, one={"one.py": MODULE})
     forged.pins["one"].text = f"one==1.0 --hash=sha256:{'0' * 64}"
-    with pytest.raises(SystemExit, match="the file of one that the index serves is not the one that was locked"):
+    with pytest.raises(Problem, match="the file of one that the index serves is not the one that was locked"):
         wheels.pieces("pylab", forged, machine / "cache")
 
 

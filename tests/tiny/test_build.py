@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from checkout import NAMES, TINY, build_records, docker, layers, run_make, state, tagged
-from pyrlab.host import bake
-from pyrlab.host.progress import Progress
+from checkout import NAMES, TINY, docker, layers, run_make, state, tagged
 
 CHANGE = f"{TINY}-change"  # the tag of images that these tests rebuild
-
-ENGINE = int(docker("version", "--format", "{{.Server.Version}}").partition(".")[0])
 
 
 @pytest.fixture
@@ -31,32 +24,6 @@ def append(path: Path, line: str) -> int:
     """Add a line to a list; its number."""
     path.write_text(path.read_text() + f"\n# a comment\n{line}  # and another\n")
     return len(path.read_text().splitlines())
-
-
-if ENGINE < bake.LOSES:
-
-    def test_lost_snapshot(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A build goes on where BuildKit has dropped a snapshot that it still needs, as at times under load."""
-        name = secrets.token_hex()
-        (tmp_path / name).write_text(name)  # a step that was never done before
-        copies = f"FROM scratch AS parent\nCOPY --link {name} /\nFROM parent AS child\nCOPY --link {name} /again\n"
-        (tmp_path / "Dockerfile").write_text(copies)
-        targets = {
-            stage: {"context": str(tmp_path), "target": stage, "output": ["type=cacheonly"]}
-            for stage in ("parent", "child")
-        }
-        (tmp_path / "bake.json").write_text(json.dumps({"target": targets}))
-        monkeypatch.setattr(bake, "BAKE", ["docker", "buildx", "bake", "--file", str(tmp_path / "bake.json")])
-        with Progress([], tmp_path / "log") as progress:
-            bake.bake(["parent"], progress, {})
-            (lost,) = (record.split()[0] for record in build_records(name))
-            # The engine's own containerd, or where systemd starts one, that; only root may talk to it.
-            place = "$(ls -d /run/docker/containerd/containerd.sock /run/containerd/containerd.sock | head -1)"
-            forget = f"ctr --address={place} --namespace=moby leases rm --sync {lost}"
-            volumes = ["--volume=/run:/run", f"--volume={shutil.which('ctr')}:/usr/local/bin/ctr:ro"]
-            docker("run", "--rm", "--user=0", "--entrypoint=sh", *volumes, f"pylab:{TINY}", "-c", forget)
-            bake.bake(["child"], progress, {})
-        assert f"snapshot {lost} does not exist" in (tmp_path / "log").read_text(), "nothing was lost"
 
 
 def test_nothing_changed(checkout: Path) -> None:
