@@ -212,15 +212,27 @@ def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool =
     needed = needed_locks(names)
     lines = {name: locks.wanted(name) for name in needed}  # a list may be edited while it is resolved
     stamp = str(time.time_ns())
+    wrong: dict[str, Problem] = {}  # what the user reads of all lists at once
     for lock in needed:
-        if upgrade or forced or is_stale(lock, now.python):
-            environment = {**locking(lock), "UPGRADE": upgrade, "STAMP": stamp}
-            target = f"lock-{locks.ecosystem_of(lock).lower()}"
+        stale = upgrade or forced or is_stale(lock, now.python)
+        if not stale or wrong.keys() & {*locks.rests_on(lock)}:
+            continue
+        environment = {**locking(lock), "UPGRADE": upgrade, "STAMP": stamp}
+        target = f"lock-{locks.ecosystem_of(lock).lower()}"
+        try:
             bake([target], now.progress, {**now.environment, **environment})
-            locks.seal(lock, now.python, lines[lock])
-            now.progress.erase()
-            for note in now.progress.notes():
-                print(f"pyrlab: {note}", file=sys.stderr)
+        except Problem as problem:
+            if not problem.where:  # it is not about a list
+                raise
+            wrong[lock] = problem
+            now.progress.forget("")
+            continue
+        locks.seal(lock, now.python, lines[lock])
+        now.progress.erase()
+        for note in now.progress.notes():
+            print(f"pyrlab: {note}", file=sys.stderr)
+    if wrong:
+        raise Problem.of(wrong.values())
 
 
 def locking(lock: str) -> dict[str, str]:

@@ -19,7 +19,8 @@ class Problem(Exception):
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> Problem:
         """Several as one: the first, with the others."""
-        first, *first.others = problems
+        first, *others = problems
+        first.others += others
         return first
 
     def __str__(self) -> str:

@@ -26,7 +26,7 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
-from pyrlab.model import lists
+from pyrlab.model import events, lists
 from pyrlab.model.locked import Lock, Locked
 from pyrlab.model.problem import Problem
 from pyrlab.steps import network
@@ -456,8 +456,13 @@ def order(folder: Path, paths: list[Path]) -> Order:
     return Order(names, lock.of("Debian"), path.name, [*lock.removed])
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Lock some lists; see the module's docstring."""
     network.connect()
     locks, target, *images = sys.argv[1:]
     paths, *below = [[Path(path) for path in image.split(",")] for image in images if image]
     lock(Path(locks), Path(target), paths, below)
+
+
+if __name__ == "__main__":
+    events.run(main)
