@@ -379,9 +379,11 @@ def lock(paths: list[Path], base_debs: Path, headings: list[str], below: list[Pa
     known = {name for each in there for name in each.pins()}
     sections = [[text for name, text in locked.items() if name not in known]]
     if others:
+        output = RESOLVE / "shared.txt"
         # Of this uv has just heard all there is to know, but for an index that lets nothing be kept, as devpi.
-        resolver.resolve(["jupyter.txt"], RESOLVE / "shared.txt", "--constraints", draft)
-        shared = wheels.blocks((RESOLVE / "shared.txt").read_text())
+        if resolver.run(["jupyter.txt"], "--output-file", output, "--constraints", draft, "--offline").returncode:
+            resolver.resolve(["jupyter.txt"], output, "--constraints", draft)
+        shared = wheels.blocks(output.read_text())
         sections = [[text for name, text in locked.items() if (name in shared) == first] for first in (True, False)]
     text = "".join(f"# {heading}\n{''.join(texts)}" for heading, texts in zip(headings, sections, strict=True))
     return locked_options(asked.options) + from_indexes(text, asked.options, requirements.parent)
