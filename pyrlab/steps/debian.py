@@ -80,31 +80,6 @@ class Deb:
         return self.name, self.architecture
 
 
-def owners_of(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Which Debian package owns each of `paths`: from dpkg's file lists, with links of folders resolved.
-
-    A package's own records in dpkg's database and bytecode of its modules belong to it too.
-    """
-    info = root / "var/lib/dpkg/info"
-    owners: dict[str, str] = {}
-    resolved: dict[str, str] = {}
-    for listing in sorted(info.glob("*.list")):
-        package = listing.stem
-        for line in os.fsdecode(listing.read_bytes()).split("\n"):
-            folder, _, name = line.rpartition("/")
-            if folder not in resolved:
-                resolved[folder] = "/" + str(Path(os.path.realpath(f"{root}/{folder}")).relative_to(root))
-            owners[f"{resolved[folder].rstrip('/')}/{name}"] = package
-    found: dict[str, str] = {}
-    for path in paths:
-        source = re.sub(r"/__pycache__/([^/]+)\.cpython-\d+(\.opt-\d)?\.pyc$", r"/\1.py", path)
-        record = re.fullmatch(r"/var/lib/dpkg/info/(.+)\.[a-z0-9]+", path)
-        owner = record.group(1) if record else owners.get(source)
-        if owner:
-            found[path] = owner
-    return found
-
-
 # --- what the tree is like
 
 
@@ -542,7 +517,7 @@ class Step:
         if names:
             settle(self.root)
         entries, gone = trees.changed(self.root, self.shelf.tree.found or {}) if names else ({}, [])
-        owners = owners_of(self.root, entries)
+        owners = trees.owners_of(self.root, entries)
         left_out = chance.made_up(self.root, entries, owners)
         entries = {p: e for p, e in entries.items() if p not in left_out and not trees.inside(p, left_out)}
         unpacked = [self.shelf.streamed(self.found[name].digest) for name in names.difference(own)]

@@ -9,15 +9,15 @@ or the Python image that came with it. What belongs to no package is counted, to
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
 import re
-import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from email import message_from_string
+from email.message import Message
 from itertools import chain
 from pathlib import Path
 
@@ -33,6 +33,7 @@ ROOT = Path("/")
 VENV = "/opt/venv"
 SITE = f"{VENV}/lib/python3*/site-packages"  # where wheels are installed
 R_LIBRARIES = ("/usr/local/lib/R/site-library", "/usr/lib/R/site-library", "/usr/lib/R/library")
+IN_LIBRARY = re.compile(rf"((?:{'|'.join(R_LIBRARIES)})/[^/]+)/")
 PARTS = ("bin/[ip]*", "include/python*/**/*", "lib/libpython*", "lib/pkgconfig/*", "lib/python*/**/*", "share/man/**/*")
 JUPYTER = ("jupyterlab", "notebook", "jupyter-server", "ipykernel")
 
@@ -82,23 +83,16 @@ def glob(pattern: str) -> list[Path]:
     return sorted(ROOT.glob(pattern[1:]))
 
 
-def scan() -> dict[str, trees.Entry]:
-    """Every file, by its path."""
-    found = sorted(trees.scan(ROOT).items())
-    return {path: entry for path, entry in found if not stat.S_ISDIR(entry.status.st_mode)}
-
-
 def python(wanted: Iterable[str]) -> Iterator[Package]:
     """Python's packages of the environment, with what they need here, for the extras that anything asks for."""
-    folders = [str(path) for pattern in (SITE, f"{VENV}/lib/pyrlab") for path in glob(pattern)]
-    found = list(importlib.metadata.distributions(path=folders))
-    required = {item: [requirement(text) for text in item.requires or []] for item in found}
+    places = [f"{folder}/*.dist-info/METADATA" for folder in (SITE, f"{VENV}/lib/pyrlab")]
+    found = [headers(path) for place in places for path in glob(place)]
+    required = [[requirement(text) for text in about.get_all("Requires-Dist", [])] for about in found]
     extras: dict[str, set[str]] = {}
     asked = [requirement(name) for name in map(named, wanted) if name]
-    for need in chain(asked, *required.values()):
+    for need in chain(asked, *required):
         extras.setdefault(canonical(need.name), {""}).update(need.extras)
-    for distribution, requirements in required.items():
-        about = distribution.metadata
+    for about, requirements in zip(found, required, strict=True):
         name = canonical(about["Name"])
         needs = {
             canonical(need.name)
@@ -106,6 +100,11 @@ def python(wanted: Iterable[str]) -> Iterator[Package]:
             if not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in extras.get(name, {""}))
         }
         yield Package("Python", name, about["Version"], licence_of(about), needs)
+
+
+def headers(metadata: Path) -> Message:
+    """What a wheel's metadata says before it begins to describe at length."""
+    return message_from_string(metadata.read_text().partition("\n\n")[0])
 
 
 def requirement(text: str) -> Requirement:
@@ -130,7 +129,7 @@ def named(line: str) -> str:
     return re.match(r"(?!-)[\w.-]*(\[[\w., -]*\])?|", text)[0]  # type: ignore[index]
 
 
-def licence_of(about: importlib.metadata.PackageMetadata) -> str:
+def licence_of(about: Message) -> str:
     """The licence that a wheel's metadata names."""
     if "License-Expression" in about:
         return about["License-Expression"]
@@ -155,22 +154,26 @@ def r_packages() -> Iterator[tuple[Package, str]]:
 
 def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -> tuple[int, dict[str, int]]:
     """Give every file's bytes to its package; the bytes of all files, and those of nobody by path."""
-    entries = scan()
-    owners = debian_packages.owners_of(ROOT, entries)
+    files = sorted(
+        (path, status.st_size, status.st_ino if status.st_nlink > 1 else 0)
+        for path, item, status in trees.walk(ROOT)
+        if not item.is_dir(follow_symlinks=False)
+    )
+    owners = trees.owners_of(ROOT, (path for path, _, _ in files))
+    debian = {owner: packages.get(("Debian", owner.partition(":")[0])) for owner in {*owners.values()}}
     recorded = dict(records())
     nobodys: dict[str, int] = {}
-    seen: set[tuple[int, int]] = set()
+    seen: set[int] = set()
     total = 0
-    for path, entry in entries.items():
-        inode = entry.status.st_dev, entry.status.st_ino
-        size = 0 if inode in seen else entry.status.st_size
-        if entry.status.st_nlink > 1:
+    for path, whole, inode in files:
+        size = 0 if inode in seen else whole
+        if inode:
             seen.add(inode)
         total += size
-        library = next((at for at in R_LIBRARIES if path.startswith(f"{at}/")), "")
-        in_library = folders.get("/".join(path.split("/")[: library.count("/") + 2])) if library else None
-        debian = packages.get(("Debian", owners.get(path, "").partition(":")[0]))
-        package = debian or in_library or packages.get(recorded.get(source_of(path), ("", "")))
+        match = IN_LIBRARY.match(path)
+        in_library = folders.get(match[1]) if match else None
+        package = debian.get(owners.get(path, "")) or in_library
+        package = package or packages.get(recorded.get(trees.source_of(path), ("", "")))
         if package:
             package.size += size
         if in_library and in_library is not package:
@@ -192,11 +195,6 @@ def records() -> Iterator[tuple[str, tuple[str, str]]]:
     for pattern in PARTS if sys.base_prefix != "/usr" else ():
         for file in Path(sys.base_prefix).glob(pattern):
             yield str(file), ("base", "python")
-
-
-def source_of(path: str) -> str:
-    """The module that bytecode was made from; other files stand for themselves."""
-    return re.sub(r"/__pycache__/([^/]+)\.cpython-\d+(\.opt-\d)?\.pyc$", r"/\1.py", path)
 
 
 def explain(packages: dict[tuple[str, str], Package], wanted: dict[tuple[str, str], list[str]], base: str) -> None:

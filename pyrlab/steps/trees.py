@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ EXCLUDED = re.compile(
     r"|/opt/venv/share/jupyterhub/static/components(/|$)"
     r"|.*\.(js|css)\.map$"
 )
+RECORD = re.compile(r"/var/lib/dpkg/info/(.+)\.[a-z0-9]+")  # of a package in dpkg's database
+BYTECODE = re.compile(r"/__pycache__/([^/]+)\.cpython-\d+(\.opt-\d)?\.pyc$")
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,10 @@ class Entry:
         return not stat.S_ISREG(a.st_mode) or (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
 
 
-def scan(root: Path) -> dict[str, Entry]:
-    """Every entry of the tree `root`, but for mounts and what is EXCLUDED."""
-    entries: dict[str, Entry] = {}
+def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str], os.stat_result]]:
+    """Every entry of the tree `root`, with its path and what it is, but for mounts and what is EXCLUDED."""
     device = os.lstat(root).st_dev
-    prefix = "" if root == Path("/") else str(root)
+    prefix = str(root).rstrip("/")
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -56,10 +57,17 @@ def scan(root: Path) -> dict[str, Entry]:
                 status = item.stat(follow_symlinks=False)
                 if status.st_dev != device or EXCLUDED.match(path):
                     continue
-                target = os.readlink(item.path) if item.is_symlink() else None
-                entries[path] = Entry(path, status, target, attributes(item.path))
+                yield path, item, status
                 if item.is_dir(follow_symlinks=False):
                     pending.append(path)
+
+
+def scan(root: Path) -> dict[str, Entry]:
+    """Every entry of the tree `root`, by its path."""
+    entries: dict[str, Entry] = {}
+    for path, item, status in walk(root):
+        target = os.readlink(item.path) if item.is_symlink() else None
+        entries[path] = Entry(path, status, target, attributes(item.path))
     return entries
 
 
@@ -89,6 +97,33 @@ def attributes(path: str) -> dict[str, bytes]:
     """The extended attributes of `path`, but for the host's own labels."""
     names = os.listxattr(path, follow_symlinks=False)
     return {name: os.getxattr(path, name, follow_symlinks=False) for name in names if name != "security.selinux"}
+
+
+def owners_of(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Which Debian package owns each of `paths`: from dpkg's file lists, with links of folders resolved.
+
+    A package's own records in dpkg's database and bytecode of its modules belong to it too.
+    """
+    owners: dict[str, str] = {}
+    resolved: dict[str, str] = {}
+    for listing in sorted((root / "var/lib/dpkg/info").glob("*.list")):
+        package = listing.stem
+        for line in os.fsdecode(listing.read_bytes()).split("\n"):
+            folder, _, name = line.rpartition("/")
+            if folder not in resolved:
+                resolved[folder] = f"/{os.path.relpath(os.path.realpath(f'{root}/{folder}'), root)}"
+            owners[f"{resolved[folder]}/{name}"] = package
+    found: dict[str, str] = {}
+    for path in paths:
+        record = RECORD.fullmatch(path)
+        if owner := record[1] if record else owners.get(source_of(path)):
+            found[path] = owner
+    return found
+
+
+def source_of(path: str) -> str:
+    """The module that bytecode was made from; other files stand for themselves."""
+    return BYTECODE.sub(r"/\1.py", path) if path.endswith(".pyc") else path
 
 
 def folders_of(paths: Iterable[str]) -> set[str]:

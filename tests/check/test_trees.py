@@ -268,7 +268,7 @@ def test_what_installing_makes_up_is_left_out(step: Step) -> None:
     put(step.root / "etc/ssl/certs/ssl-cert-snakeoil.pem", "a certificate")
     (step.root / "etc/ssl/certs/c79d0093.0").symlink_to("ssl-cert-snakeoil.pem")
     entries, _ = trees.changed(step.root, trees.scan(step.parent))
-    found = chance.made_up(step.root, entries, debian.owners_of(step.root, entries))
+    found = chance.made_up(step.root, entries, trees.owners_of(step.root, entries))
     gone = {path for path in entries if path in found or trees.inside(path, found)}
     assert {f"/{path}" for path in left_out} <= gone
     assert not {f"/{path}" for path in kept} & gone
