@@ -85,10 +85,10 @@ target "image" {
   output     = ["type=cacheonly"]
 }
 
-# uv and packaging, for the locks.
-target "uv" {
+# The steps' own tools, for the locks.
+target "tools" {
   inherits = ["steps"]
-  target   = "uv"
+  target   = "tools"
   output   = ["type=cacheonly"]
 }
 
@@ -107,7 +107,7 @@ target "checked" {
 target "lock" {
   inherits   = ["steps"]
   dockerfile = "docker/locks/Dockerfile"
-  contexts   = { locks = LOCKS, lists = ".cache/lists", uv = "target:uv" }
+  contexts   = { locks = LOCKS, lists = ".cache/lists", tools = "target:tools" }
   name     = "lock-${ecosystem}"
   matrix   = { ecosystem = ["python", "debian", "r"] }
   target   = "lock-${ecosystem}"
@@ -128,7 +128,7 @@ target "lock" {
 target "sbom" {
   inherits   = ["steps"]
   dockerfile = "docker/sbom/Dockerfile"
-  contexts   = { manifests = ".cache/manifests", uv = "target:uv" }
+  contexts   = { manifests = ".cache/manifests", tools = "target:tools" }
   target   = "sbom"
   output   = ["type=local,dest=sbom"]
 }

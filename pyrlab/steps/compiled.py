@@ -123,7 +123,8 @@ def compile_to(folder: Path, pin: str, options: list[str]) -> str:
     # No debugging information, which would name the folder of chance that pip compiles in.
     os.environ |= {"SOURCE_DATE_EPOCH": str(EPOCH), "CFLAGS": "-g0", "CXXFLAGS": "-g0"}
     name = re.match(r"[\w.-]+", pin)[0]  # type: ignore[index]
-    pip = ["/pyrlab/uv/uv", "tool", "run", "--quiet", "--python", sys.executable, "pip", "--disable-pip-version-check"]
+    uv = ["/pyrlab/tools/uv", "tool", "run", "--quiet", "--python", sys.executable]
+    pip = [*uv, "pip", "--disable-pip-version-check"]
     own = ["--no-deps", "--no-cache-dir", f"--no-binary={name}", f"--wheel-dir={folder}", f"--requirement={pins}"]
     run = network.run([*pip, "wheel", *own, *options])
     return run.stderr if run.returncode else ""

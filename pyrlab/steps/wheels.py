@@ -26,7 +26,7 @@ from pyrlab.steps import compiled, network, requirements
 from pyrlab.steps.pieces import FORMAT, Mode, Piece, Tar
 from pyrlab.steps.trees import EXCLUDED
 
-UV = ["/pyrlab/uv/uv"]
+UV = ["/pyrlab/tools/uv"]
 VENV = Path("/opt/venv")
 RECORDS = "lib/python3*/site-packages/*.dist-info/RECORD"
 PYTHON = (3, 13)  # Debian's, and the oldest that is supported
