@@ -252,10 +252,10 @@ class Piece:
 
 def sweep(folder: Path, now: float) -> None:
     """Remove the pieces, or archives, that nobody has asked for in a while."""
-    for path in folder.iterdir() if folder.exists() else ():
-        if path.is_file() and path.suffix != ".json" and path.stat().st_mtime < now - KEPT:
-            Piece(path).beside.unlink(missing_ok=True)
-            path.unlink()
+    for item in os.scandir(folder) if folder.exists() else ():
+        if item.is_file() and not item.name.endswith(".json") and item.stat().st_mtime < now - KEPT:
+            Piece(Path(item.path)).beside.unlink(missing_ok=True)
+            os.unlink(item)
 
 
 def opened(piece: Piece) -> tarfile.TarFile:
