@@ -14,6 +14,7 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,9 @@ def written(line: lists.Line) -> list[Any]:
     return [line.text, line.list, line.number]
 
 
-def mark(name: str, packages: wheels.Packages, found: dict[str, Piece], plan: Plan) -> str:
+def mark(name: str, needs: Mapping[str, set[str]], found: dict[str, Piece], plan: Plan) -> str:
     """What a package is known by that was imported: all that it needs, and what it stands on."""
-    needed = [found[each].key for each in wheels.closure(name, packages.pins) if each in found]
+    needed = [found[each].key for each in wheels.closure(name, needs) if each in found]
     return wheels.digest(" ".join([plan.parent, *needed]))
 
 
@@ -144,10 +145,11 @@ def wheels_of(plan: Plan) -> tuple[list[tuple[dict[str, Piece], str, int]], dict
     packages = wheels.Packages(pins, options, listed, cache)
     empty, found = wheels.pieces(plan.image, packages, CACHE)
     asked = {name: line for name, line in packages.asked().items() if name in own}
+    needs = wheels.needs_of(pins)
     first = [({"environment": empty}, "Python", 1)] if len(plan.wheels) == plan.own_wheels else []
     return (
         [*first, ({name: found[name] for name in found if name in own}, "Python", plan.counts["Python"])],
-        {name: [written(line), mark(name, packages, found, plan)] for name, line in asked.items()},
+        {name: [written(line), mark(name, needs, found, plan)] for name, line in asked.items()},
     )
 
 

@@ -176,26 +176,23 @@ class Packages:
         trusted = [host for host in self.options.get("--trusted-host", ()) if host.partition(":")[0] in hosts]
         return found + [f"--trusted-host={host}" for host in trusted]
 
-    def install(self, *arguments: str, names: Iterable[str]) -> network.Run:
+    def install(self, *options: str, names: Collection[str]) -> network.Run:
         """Let uv install some packages at VENV, exactly as locked; stops where a file is not the locked one."""
-        names = [*names]
         pins = BESIDE / "pins.txt"
         pins.write_text(
             "".join(f"{line}\n" for line in [*self.index_options(names), *(self.pins[n].text for n in names)])
         )
         # As the list's own indexes were asked when it was locked: the best version of all.
         given = ["--index-strategy=unsafe-best-match", "--no-config", "--only-binary=:all:", f"--find-links={BESIDE}"]
-        run = uv("pip", *arguments, pins, *given, python=VENV / "bin/python")
+        given += ["--no-deps", *options]
+        run = uv("pip", "install", "--requirements", pins, *given, python=VENV / "bin/python")
         if match := re.search(r"Hash mismatch for `([\w.-]+)", run.stderr):
             what = f"the file of {match[1]} that the index serves is not the one that was locked"
             raise Problem(f"{what}; if it is to be trusted, type make upgrade P={match[1]}", self.lock)
         return run
 
     def sync(self) -> None:
-        """Install all packages, and nothing else; compile those that turn out to have no wheel.
-
-        uv leaves alone what is there in the right version, be it of another file: such a package goes first.
-        """
+        """Install what is not there as locked, take away what else there is, and compile what has no wheel."""
         notes = VENV / "installed.json"  # by package: what the lock said, and what was installed for it
         before: dict[str, list[str]] = json.loads(notes.read_text()) if notes.exists() else {}
         locked = {name: pin.text for name, pin in self.pins.items()}
@@ -203,11 +200,13 @@ class Packages:
             if before[name][0] == locked[name] != before[name][1]:
                 self.compile(name)  # as it was then
         there = {package_of(record)[0] for record in VENV.glob(RECORDS)}
-        others = {name for name in there & locked.keys() if before.get(name, [""])[-1] != self.pins[name].text}
-        notes.write_text(json.dumps({name: before[name] for name in before.keys() - others}))
-        if others and uv("pip", "uninstall", "--quiet", *sorted(others), python=VENV / "bin/python").returncode:
+        same = {name for name in there & locked.keys() if before.get(name, [""])[-1] == self.pins[name].text}
+        notes.write_text(json.dumps({name: before[name] for name in same}))
+        others = sorted(there - same)
+        if others and uv("pip", "uninstall", "--quiet", *others, python=VENV / "bin/python").returncode:
             raise Problem("uv could not change what it had installed", words="uv")
-        while (run := self.install("sync", names=self.pins)).returncode:
+        new = sorted(locked.keys() - same)
+        while new and (run := self.install(names=new)).returncode:
             lacking = {canonical(name) for name in re.findall(NO_WHEEL, run.stderr)} & self.pins.keys()
             if not lacking:
                 raise Problem(because(plain(run.stderr)), self.lock)
@@ -294,14 +293,15 @@ def with_bytecode(name: str, content: bytes) -> dict[str, bytes]:
 
 def record_of(record: Path) -> bytes:
     """A RECORD without the row about uv's note on a wheel of a folder, which has its time."""
-    return re.sub(rb"(?m)^.*/uv_cache\.json,.*\n", b"", record.read_bytes())
+    lines = record.read_bytes().splitlines(keepends=True)
+    return b"".join(line for line in lines if b"/uv_cache.json," not in line)
 
 
 def rows(record: Path) -> dict[str, str]:
     """The files that a RECORD names, by their path without a leading slash, each with its checksum."""
     site = record.parent.parent
     text = record_of(record).decode().splitlines()
-    return {os.path.normpath(site / row[0])[1:]: row[1] for row in csv.reader(text) if row}
+    return {os.path.normpath(f"{site}/{row[0]}")[1:]: row[1] for row in csv.reader(text) if row}
 
 
 def package_of(record: Path) -> tuple[str, str]:
@@ -339,9 +339,11 @@ def make_pieces(packages: Packages, folder: Path) -> dict[str, Piece]:
     }
     found = {name: Piece(folder / key) for name, key in keys.items()}
     missing = [name for name in records if not found[name].exists]
+    if not missing:
+        return found
     for name in sorted(contested(records) & {*missing}):
         # Of a file that several packages have, uv keeps the one that came last, by chance.
-        packages.install("install", "--quiet", "--no-deps", "--reinstall", "--requirements", names=[name])
+        packages.install("--quiet", "--reinstall", names=[name])
         make((records[name], found[name].path))
         missing.remove(name)
     missing.sort(key=lambda name: -records[name].stat().st_size)
@@ -370,12 +372,17 @@ def pieces(image: str, packages: Packages, cache: Path) -> tuple[Piece, dict[str
     return empty, make_pieces(packages, cache / "pieces")
 
 
-def closure(name: str, pins: Mapping[str, Pin]) -> list[str]:
-    """A package and all that it needs, sorted."""
+def needs_of(pins: Mapping[str, Pin]) -> dict[str, set[str]]:
+    """What each of some packages needs."""
     needs: dict[str, set[str]] = {}
-    for other, pin in pins.items():
+    for name, pin in pins.items():
         for who in pin.needed_by:
-            needs.setdefault(canonical(who), set()).add(other)
+            needs.setdefault(canonical(who), set()).add(name)
+    return needs
+
+
+def closure(name: str, needs: Mapping[str, set[str]]) -> list[str]:
+    """A package and all that it needs, sorted."""
     found, pending = {name}, [name]
     while pending:
         new = needs.get(pending.pop(), set()) - found

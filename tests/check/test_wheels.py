@@ -177,9 +177,9 @@ def test_what_a_package_needs_is_known_from_the_lock() -> None:
         "python-dateutil": ["pandas"],
         "rich": [],
     }
-    pins = {name: wheels.Pin(name, "", others) for name, others in needed_by.items()}
-    assert wheels.closure("pandas", pins) == ["numpy", "pandas", "python-dateutil", "six"]
-    assert wheels.closure("rich", pins) == ["rich"]
+    needs = wheels.needs_of({name: wheels.Pin(name, "", others) for name, others in needed_by.items()})
+    assert wheels.closure("pandas", needs) == ["numpy", "pandas", "python-dateutil", "six"]
+    assert wheels.closure("rich", needs) == ["rich"]
 
 
 def test_another_file_of_the_same_version(machine: Path) -> None:
