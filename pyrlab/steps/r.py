@@ -1,13 +1,9 @@
 #!/usr/bin/env python3
-"""Resolve a list of R packages, and make pieces of those that are not Debian's.
+"""Resolve a list of R packages, and make pieces of those that are not Debian's: r.py LOCKS TARGET LIST [BELOW …].
 
-r.py prepare LOCKS [LIST[,LIST] …]
-    Install R itself, in the version of the locks of some lists in the folder LOCKS.
-
-r.py lock LOCKS TARGET LIST [BELOW[,BELOW] …]
-    Decide for every package, and for all that they need, where it comes from: Debian where it satisfies the list, else
-    CRAN or a source of its own; and write it into the folder TARGET. What the folder LOCKS has already stays at its
-    version, but for the packages of UPGRADE; Debian's packages of the lists BELOW are there.
+Decide for every package, and for all that they need, where it comes from: Debian where it satisfies the list, else
+CRAN or a source of its own; and write it into the folder TARGET. What the folder LOCKS has already stays at its
+version, but for the packages of UPGRADE; Debian's packages of the lists BELOW are there.
 
 Which repository serves is R's own setting: docker/rlab-base/Rprofile.site takes it from CRAN and BIOC.
 """
@@ -17,7 +13,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -39,6 +37,8 @@ from pyrlab.steps.pieces import EPOCH, FORMAT, Piece, Tar, unpack, write
 Run = subprocess.CompletedProcess[str]
 
 SITE = Path("/usr/local/lib/R/site-library")  # stands before Debian's own library
+PROFILE = Path("/pyrlab/Rprofile.site")  # what the images add to Debian's own
+TOLD = Path("/opt/r")  # in a cache mount: what R has told of itself before
 SOURCE = "/tmp/source"  # what is compiled, each package in its folder
 NAME = r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]"
 REFERENCE = re.compile(rf"(?:(cran|bioc)::)?({NAME})(?:(?:@?\s*(>=|==)\s*|@)([0-9][0-9.-]*))?")
@@ -438,8 +438,29 @@ class Repositories:
 
     @classmethod
     def ask(cls) -> Repositories:
-        """What R says."""
-        agent, cran, bioc, *built_in = r(ABOUT).splitlines()
+        """What R says that is installed here."""
+        return cls.of(r(ABOUT))
+
+    @classmethod
+    def recall(cls, locked: debs.Versions) -> Repositories:
+        """What R says in the `locked` version, which is installed only where it has not been asked before."""
+        version, profile = locked.get("r-base-core"), PROFILE.read_text()
+        made_of = [version, profile, platform.machine(), os.environ.get("CRAN"), os.environ.get("BIOC")]
+        record = TOLD / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+        if record.exists():
+            return cls.of(record.read_text())
+        debs.install(["r-base-core"], "r_debs.txt", *debs.preferred(locked))
+        with Path("/etc/R/Rprofile.site").open("a") as file:
+            file.write(profile)
+        told = r(ABOUT)
+        if debs.installed()["r-base-core"] == version:
+            write(record, told.encode())
+        return cls.of(told)
+
+    @classmethod
+    def of(cls, told: str) -> Repositories:
+        """What R has told."""
+        agent, cran, bioc, *built_in = told.splitlines()
         return cls(agent, cran.rstrip("/"), bioc.rstrip("/"), dict(line.split() for line in built_in))
 
     @property
@@ -468,7 +489,7 @@ def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
     debs.update()
     there = debs.versions_in(below)
     keep = there | debs.kept(before.versions("Debian"))
-    here = Repositories.ask()
+    here = Repositories.recall(there)
     fetched = {name: before.of("R")[name] for name in debs.kept(before.versions("R"))}
     if before.repositories != here.digest:  # what has the same version need not be the same file
         fetched = {name: replace(package, sha256="") for name, package in fetched.items()}
@@ -494,12 +515,6 @@ def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
     own, removed = debs.plan([*lacking, *debian], keep, path.name) if debian else ({}, [])
     own = {name: version for name, version in own.items() if there.get(name) != version}
     return Lock({"R": found, "Debian": debs.described(own)}, tuple(removed), here.digest)
-
-
-def prepare(locks: list[Path]) -> None:
-    """Install R itself, which says what its repositories are."""
-    debs.update()
-    debs.install(["r-base-core"], "r_debs.txt", *debs.preferred(debs.versions_in(locks)))
 
 
 @dataclass(frozen=True)
@@ -711,21 +726,13 @@ def check(lines: dict[str, lists.Line]) -> None:
 
 
 def main() -> None:
-    """Dispatch; see the module's docstring."""
-    verb, folder, *rest = sys.argv[1:]
+    """Lock; see the module's docstring."""
     network.connect()
-    if verb == "prepare":
-        prepare(locks_of(folder, rest))
-        return
-    target, listed, *below = rest
+    folder, target, listed, *images = sys.argv[1:]
     path = Path(listed)
     name = path.with_suffix(".lock").name
-    resolve(path, locks_of(folder, below), Lock.read(Path(folder) / name)).write(Path(target) / name)
-
-
-def locks_of(folder: str, images: list[str]) -> list[Path]:
-    """The locks in a folder of the lists of some images."""
-    return [debs.lock_of(Path(folder), [Path(path) for path in image.split(",")]) for image in images if image]
+    below = [debs.lock_of(Path(folder), [Path(each) for each in image.split(",")]) for image in images if image]
+    resolve(path, below, Lock.read(Path(folder) / name)).write(Path(target) / name)
 
 
 if __name__ == "__main__":
