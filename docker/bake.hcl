@@ -100,7 +100,8 @@ target "checked" {
   args     = { NAME = IMAGE, BASE = PYTHON_IMAGE }
   labels   = { "org.pyrlab.python" = PYTHON_IMAGE }
   tags     = ["${IMAGE}:${TAG}"]
-  output   = ["type=image,oci-mediatypes=true,compression=zstd"] # half of gzip's time; engines since 23.0 pull it
+  # In half of gzip's time, and engines since 23.0 pull it; by force, since another build may have left a layer in gzip.
+  output = ["type=image,oci-mediatypes=true,compression=zstd,force-compression=true"]
 }
 
 # What the lists resolve to, into the folder of the locks.
