@@ -29,7 +29,7 @@ NO_HISTORY = "DeadlineExceeded"
 GONE = "error reading from server|Cannot connect to the Docker daemon|error during connect|unexpected EOF"
 STUMBLE = rf"{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
 # In BuildKit's words about what pyrlab's steps have made, which no later build can use.
-USED_UP = re.compile("/run.sh (image|check|manifest|resolve|debs|r lock)|/pyrlab/(archive|manifest|files|lock)/")
+USED_UP = re.compile("/run.sh (image|check|manifest|resolve|debs|r) |/pyrlab/(archive|manifest|files|lock)/")
 MANY = 30  # builds after which that is removed: to look for it takes seconds, and each leaves some records
 WAITING = "waiting for another build of yours"
 PAUSE = 5  # seconds, for what keeps it busy to get on

@@ -18,12 +18,11 @@ from pyrlab.model.problem import Problem
 
 STEPS = [
     (r"packages \d+/\d+\] RUN", "packages"),
-    (r"checks \d+/\d+\] RUN", "checks"),
+    (r"(manifest|checks) \d+/\d+\] RUN", "checks"),
     (r"python-lock \d+/\d+\] RUN", "resolving Python packages"),
     (r"debian-lock \d+/\d+\] RUN", "resolving Debian packages"),
     (r"r-lock \d+/\d+\] RUN", "resolving R packages"),
-    (r"\br \d+/\d+\] RUN", "R, to resolve with"),
-    (r"uv \d+/\d+\] RUN", "build tools"),
+    (r"(uv|tools) \d+/\d+\] RUN", "build tools"),
     (r"\] exporting to image", "writing the image"),
 ]
 EVENT = re.compile(r"^pyrlab-event: (\{.*\})\n?", re.MULTILINE)  # what a step tells; see pyrlab/model/events.py

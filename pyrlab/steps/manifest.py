@@ -24,7 +24,6 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from pyrlab.model import events, lists
-from pyrlab.steps import debian as debian_packages
 from pyrlab.steps import debs, r, trees
 from pyrlab.steps.pieces import EPOCH
 from pyrlab.steps.wheels import canonical

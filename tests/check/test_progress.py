@@ -156,7 +156,6 @@ def test_the_log_has_every_word(progress: Progress) -> None:
         ("[checked checks 1/1] RUN sh /pyrlab/tools/pyrlab/steps/run.sh manifest", "", "checks"),
         ("[lock-python python-lock 1/1] RUN sh", "", "resolving Python packages"),
         ("[lock-debian debian-lock 1/1] RUN sh", "", "resolving Debian packages"),
-        ("[lock-r r 1/1] RUN sh", "", "R, to resolve with"),
         ("[lock-r r-lock 1/1] RUN sh", "", "resolving R packages"),
         (TOOLS_NAME, "", "build tools"),
         ("[checked] exporting to image", "", "writing the image"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT
-from pyrlab.steps import chance, debian, trees
+from pyrlab.steps import chance, trees
 from pyrlab.steps.pieces import Tar, decompress, folders_frame
 
 OLD, SINCE, NEW = 1_500_000_000, 1_600_000_000, 1_700_000_000  # unpacked, the step's start, generated
