@@ -30,5 +30,21 @@ RUN --mount=type=bind,target=/context --mount=type=bind,from=tools,target=/pyrla
     python3 -B /context/debian_step.py /pyrlab/out /pyrlab/cache ${PACKAGES}
 
 FROM scratch AS layers
+COPY --from=first /pyrlab/out /
+
+# What is where in the end: as apt installs it, and where it completes the pieces that a cache has none or all of.
+FROM plain AS in-plain
+RUN --mount=type=bind,target=/pyrlab/context python3 -B /pyrlab/context/debian_look.py >/pyrlab/plain.json
+
+FROM first AS in-first
+RUN --mount=type=bind,target=/pyrlab/context python3 -B /pyrlab/context/debian_look.py >/pyrlab/first.json
+
+FROM second AS in-second
+RUN --mount=type=bind,target=/pyrlab/context python3 -B /pyrlab/context/debian_look.py >/pyrlab/second.json
+
+FROM scratch AS all
 COPY --from=first /pyrlab/out /first
 COPY --from=second /pyrlab/out /second
+COPY --from=in-plain /pyrlab/plain.json /
+COPY --from=in-first /pyrlab/first.json /
+COPY --from=in-second /pyrlab/second.json /
