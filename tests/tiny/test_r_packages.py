@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from checkout import PROJECT, TINY, copy_checkout, docker, forge, run_make, tagged
+from checkout import PROJECT, TINY, copy_checkout, docker, forge, layers, run_make, tagged
 from remote import execute
 from servers import WebServer, free_port, serve_files
 
@@ -71,7 +71,10 @@ VERSIONS = """Rscript -e 'cat(sprintf("%s %s", c("glue", "zoo"), c(packageVersio
 
 
 def test_compiled_from_source(checkout: Path, source: WebServer) -> None:
-    """What Debian has not in this version is compiled from source, stripped, and no compiler stays."""
+    """What Debian has not in this version is compiled from source, stripped, and no compiler stays.
+
+    Compiled again, elsewhere and in another order, it has the same bytes; with another package beside it, it is not.
+    """
     forget_compiled()
     built = build(checkout, source, *LISTED)
     assert built.returncode == 0, built.stderr
@@ -80,44 +83,69 @@ def test_compiled_from_source(checkout: Path, source: WebServer) -> None:
     assert in_rlab("command -v gcc cc g++ gfortran || echo none") == "none"
     library = "/usr/local/lib/R/site-library/glue/libs/glue.so"
     assert ".debug_info" not in in_rlab(f'python -c \'print(open("{library}", "rb").read())\'')
-    log = (checkout / ".cache/build.log").read_text()
-    assert "Setting up r-base-dev" in log
+    assert compiled(checkout)
     assert source.agents == {AGENT}
     for name, version, line, text in (("glue", "1.8.0", 2, "glue>=99"), ("zoo", "1.8-14", 3, "zoo@99.1")):
         note = f"pyrlab: {name} 99.1 stands before Debian's {version}, as r_packages.txt line {line} wants '{text}'"
         assert note in built.stderr.splitlines()
 
-
-def test_compiled_alike(checkout: Path, source: WebServer) -> None:
-    """Compiling the same again, elsewhere and in another order, gives the same bytes."""
-    assert build(checkout, source, *LISTED).returncode == 0
-    before = docker("image", "inspect", f"rlab:{OWN}", "--format", "{{json .RootFS.Layers}}")
+    before = layers(f"rlab:{OWN}")
     forget_compiled()
     docker("image", "rm", f"rlab:{OWN}")  # which the same lock would leave alone
     assert build(checkout, source, *reversed(LISTED)).returncode == 0
-    assert "Setting up r-base-dev" in (checkout / ".cache/build.log").read_text()
-    assert docker("image", "inspect", f"rlab:{OWN}", "--format", "{{json .RootFS.Layers}}") == before
+    assert compiled(checkout)
+    assert layers(f"rlab:{OWN}") == before
 
-
-def test_compiled_once(checkout: Path, source: WebServer) -> None:
-    """Another package costs itself: what was compiled before, from the same, is not compiled again."""
-    assert build(checkout, source, *LISTED).returncode == 0
     built = build(checkout, source, *LISTED, "docopt>=99")
     assert built.returncode == 0, built.stderr
-    log = (checkout / ".cache/build.log").read_text()
-    assert "docopt" in log
-    assert "Setting up r-base-dev" not in log  # docopt has nothing to compile
+    assert not compiled(checkout)  # docopt has nothing to compile
     assert in_rlab("ls /usr/local/lib/R/site-library").split() == ["docopt", "glue", "zoo"]
     assert in_rlab(VERSIONS) == "glue 99.1 zoo 99.1"
 
 
-def test_binaries(checkout: Path, binary: WebServer) -> None:
-    """Where the repository has binaries nothing is compiled, and R's user agent says for what system they must be."""
+def compiled(checkout: Path) -> bool:
+    """Whether the last build has compiled anything, or got ready to."""
+    return "Setting up r-base-dev" in (checkout / ".cache/build.log").read_text()
+
+
+def test_binaries(checkout: Path, binary: WebServer, tmp_path: Path) -> None:
+    """Where the repository has binaries nothing is compiled, and R's user agent says for what system they must be.
+
+    install.packages() in a notebook takes several packages from there, and they survive a restart of the lab.
+    """
     built = build(checkout, binary, *LISTED)
     assert built.returncode == 0, built.stderr
     assert in_rlab(VERSIONS) == "glue 99.1 zoo 99.1"
-    assert "Setting up r-base-dev" not in (checkout / ".cache/build.log").read_text()
+    assert not compiled(checkout)
     assert binary.agents == {AGENT}
+
+    settings: dict[str, str | int] = {"TAG": OWN, "PROJECT": f"{PROJECT}-{OWN}", "FILES": str(tmp_path / "books")}
+    settings |= {"CRAN": binary.url, "RPORT": free_port(), "PORT": free_port(), "TBPORT": free_port()}
+
+    def make(target: str) -> str:
+        made = run_make(checkout, target, **settings)
+        assert made.returncode == 0, made.stderr
+        return made.stdout
+
+    def run(code: str) -> str:
+        url, _, token = make("url_rlab").strip().partition("lab?token=")
+        cell = new_code_cell(code)  # type: ignore[no-untyped-call]
+        done = execute(new_notebook(cells=[cell]), url, token, kernel="ir")  # type: ignore[no-untyped-call]
+        return "".join(output.get("text", "") for output in done.cells[0].outputs)
+
+    try:
+        make("start_rlab")
+        run('install.packages(c("glue", "zoo"))')
+        where = 'cat(dirname(find.package(c("glue", "zoo"))), getOption("Ncpus") == parallel::detectCores())'
+        library = "/home/jovyan/R/x86_64-pc-linux-gnu-library/4.5"
+        assert run(where) == f"{library} {library} TRUE"
+        make("stop_rlab")
+        make("start_rlab")
+        assert run('library(glue); cat(glue("{1 + 1}"), format(packageVersion("glue")))') == "2 99.1"
+    finally:
+        subprocess.run(["docker", "rm", "--force", f"{PROJECT}-{OWN}-rlab"], capture_output=True)
+        for kind, name in (("volume", "_rlab-home"), ("volume", "_pylab-home"), ("network", "_default")):
+            subprocess.run(["docker", kind, "rm", f"{PROJECT}-{OWN}{name}"], capture_output=True)
 
 
 def refused(checkout: Path, source: WebServer, line: str) -> tuple[str, str]:
@@ -157,38 +185,6 @@ def test_another_archive_than_locked(checkout: Path, source: WebServer) -> None:
     said = [said for said in built.stderr.splitlines() if said.startswith("pyrlab: ")]
     what = f"docopt 99.1 from {source.url}/src/contrib/docopt_99.1.tar.gz is not what r_packages.lock has"
     assert said == [f"pyrlab: r_packages.txt line 2: {what}; if it is to be trusted, type make upgrade P=docopt"]
-
-
-def test_in_a_notebook(checkout: Path, binary: WebServer, tmp_path: Path) -> None:
-    """install.packages() in a notebook takes several packages from CRAN, and they survive a restart of the lab."""
-    assert build(checkout, binary, "IRkernel").returncode == 0
-    settings: dict[str, str | int] = {"TAG": OWN, "PROJECT": f"{PROJECT}-{OWN}", "FILES": str(tmp_path / "books")}
-    settings |= {"CRAN": binary.url, "RPORT": free_port(), "PORT": free_port(), "TBPORT": free_port()}
-
-    def make(target: str) -> str:
-        made = run_make(checkout, target, **settings)
-        assert made.returncode == 0, made.stderr
-        return made.stdout
-
-    def run(code: str) -> str:
-        url, _, token = make("url_rlab").strip().partition("lab?token=")
-        cell = new_code_cell(code)  # type: ignore[no-untyped-call]
-        done = execute(new_notebook(cells=[cell]), url, token, kernel="ir")  # type: ignore[no-untyped-call]
-        return "".join(output.get("text", "") for output in done.cells[0].outputs)
-
-    try:
-        make("start_rlab")
-        run('install.packages(c("glue", "zoo"))')
-        where = 'cat(dirname(find.package(c("glue", "zoo"))), getOption("Ncpus") == parallel::detectCores())'
-        library = "/home/jovyan/R/x86_64-pc-linux-gnu-library/4.5"
-        assert run(where) == f"{library} {library} TRUE"
-        make("stop_rlab")
-        make("start_rlab")
-        assert run('library(glue); cat(glue("{1 + 1}"), format(packageVersion("glue")))') == "2 99.1"
-    finally:
-        subprocess.run(["docker", "rm", "--force", f"{PROJECT}-{OWN}-rlab"], capture_output=True)
-        for kind, name in (("volume", "_rlab-home"), ("volume", "_pylab-home"), ("network", "_default")):
-            subprocess.run(["docker", kind, "rm", f"{PROJECT}-{OWN}{name}"], capture_output=True)
 
 
 def test_headers_of_the_lists(checkout: Path, source: WebServer) -> None:
