@@ -11,6 +11,7 @@ import pytest
 from checkout import (
     PROJECT,
     TINY,
+    TINY_LISTS,
     Lab,
     Make,
     Run,
@@ -19,13 +20,13 @@ from checkout import (
     refusal,
     run_make,
     running_lab,
+    state,
     succeeded,
-    tagged,
+    write_lists,
 )
 from servers import free_port
 
 OWN = f"{PROJECT}-owners"  # prefix of the first one's containers and volumes
-TAG = "owners"  # of images that these tests change
 
 
 def make_in(checkout: Path, files: Path, **more: str | int) -> Make:
@@ -87,58 +88,38 @@ def test_another_user_is_shown_nothing(first: Lab, second: Make, monkeypatch: py
     assert first.token not in succeeded(second("list"))
 
 
-def test_two_sets(first: Lab, second: Make) -> None:
-    """With a PROJECT of their own, the second works beside the first."""
-    other = f"{OWN}-second"
+def test_two_sets(first: Lab, tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a PROJECT of their own, the second works beside the first, and what other projects tell Compose is nothing.
 
-    def make(*targets: str) -> Run:
-        return second(*targets, PROJECT=other)
-
-    with running_lab("pylab", make, other, first.files, 0) as lab:
-        assert lab.token != first.token
-        assert docker("container", "inspect", first.container, "--format", "{{.State.Running}}") == "true"
-
-
-def test_moved_checkout(tiny: Path, place: Path) -> None:
-    """A lab whose checkout was moved while it ran is still one's own, and starts again from there."""
-    project = f"{OWN}-moved"
+    A lab whose checkout was moved while it ran is still one's own, and starts again from there.
+    """
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "elsewhere")
+    monkeypatch.setenv("COMPOSE_FILE", "nowhere.yaml")
+    project = f"{OWN}-beside"
     checkout = copy_checkout(place / "here", tiny)
+    (checkout / ".env").write_text("LAB_USER=0:0\nPROJECT=elsewhere\n")
 
     def make(*targets: str) -> Run:
         return make_there(*targets, PROJECT=project)
 
-    make_there = make_in(checkout, place / "moved-books")
-    with running_lab("pylab", make, project, place / "moved-books", 0) as lab:
-        checkout = checkout.rename(place / "there")
-        make_there = make_in(checkout, place / "moved-books")
-        assert lab.token in succeeded(make("start_pylab"))
-        assert docker("container", "inspect", lab.container, "--format", "{{.State.Running}}") == "true"
-
-
-def test_strange_settings(first: Lab, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other projects tell Compose steers no lab."""
-    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "elsewhere")
-    monkeypatch.setenv("COMPOSE_FILE", "nowhere.yaml")
-    checkout = place / "first"
-    (checkout / ".env").write_text("LAB_USER=0:0\nPROJECT=elsewhere\n")
-    make = make_in(checkout, place / "strange-books", PROJECT=f"{OWN}-strange")
-    with running_lab("pylab", make, f"{OWN}-strange", place, 0) as lab:
-        assert lab.container == f"{OWN}-strange-pylab"
+    make_there = make_in(checkout, first.files)
+    with running_lab("pylab", make, project, first.files, 0) as lab:
+        assert lab.container == f"{project}-pylab"
         assert docker("volume", "ls", "--quiet", "--filter", "name=elsewhere") == ""
-    assert docker("container", "inspect", first.container, "--format", "{{.State.Running}}") == "true"
+        assert lab.token != first.token
+        make_there = make_in(checkout.rename(place / "there"), first.files)
+        assert lab.token in succeeded(make("start_pylab"))
+        for each in (first, lab):
+            assert docker("container", "inspect", each.container, "--format", "{{.State.Running}}") == "true"
 
 
 def test_anothers_image(tiny: Path, place: Path) -> None:
     """A tag that another checkout built keeps its image, and the one who would replace it reads of TAG."""
-    checkouts = [copy_checkout(place / name, tiny) for name in ("images-first", "images-second")]
-    with tagged(TAG):
-        for checkout, package in zip(checkouts, ("pyjokes", "cowsay"), strict=True):
-            listed = (checkout / "requirements.txt").read_text()
-            (checkout / "requirements.txt").write_text(f"{listed}{package}\n")
-        succeeded(run_make(checkouts[0], "build_pylab", TAG=TAG))
-        before = docker("image", "inspect", f"pylab:{TAG}", "--format", "{{.Id}}")
-        said = refusal(run_make(checkouts[1], "build_pylab", TAG=TAG))
-        assert said.startswith(f"pyrlab: pylab:{TAG} is of ")
-        assert f"made in {checkouts[0]}, and would be replaced; TAG gives yours a place beside it" in said
-        assert docker("image", "inspect", f"pylab:{TAG}", "--format", "{{.Id}}") == before
-        assert "cowsay" not in (checkouts[1] / "requirements.lock").read_text()
+    checkout = copy_checkout(place / "images", tiny)
+    write_lists(checkout, {"requirements.txt": [*TINY_LISTS["requirements.txt"], "cowsay"]})
+    before = state(TINY)
+    said = refusal(run_make(checkout, "build_pylab", TAG=TINY))
+    assert said.startswith(f"pyrlab: pylab:{TINY} is of ")
+    assert f"made in {tiny}, and would be replaced; TAG gives yours a place beside it" in said
+    assert state(TINY) == before
+    assert "cowsay" not in (checkout / "requirements.lock").read_text()
