@@ -44,25 +44,25 @@ def make(checkout: Path, tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 
 def spoil(checkout: Path, lab: str, command: str) -> None:
-    """Let a command be run in an image of the lab, and a package be wanted besides."""
+    """Let a command be run in an image of the lab."""
     with (checkout / f"docker/{lab}/Dockerfile").open("a") as file:
         file.write(f"\nUSER 0\nRUN {command}\nUSER 1000\n")
-    with (checkout / "requirements.txt").open("a") as file:
-        file.write("cowsay\n")
 
 
 @pytest.mark.parametrize(
-    ("lab", "command", "why", "logged"),
+    ("lab", "command", "package", "why", "logged"),
     [
         (
             "pylab",
             "rm -r /opt/venv/lib/python3*/site-packages/jinja2",
+            "cowsay",
             "it ended with status 1",
             "ModuleNotFoundError: No module named 'jinja2'",
         ),
         (
             "rlab",
             "sed -i 's/IRkernel::main()/stop(42)/' /usr/share/jupyter/kernels/ir/kernel.json",
+            "",
             "its kernel ir runs no cell",
             "Error: 42",
         ),
@@ -70,18 +70,21 @@ def spoil(checkout: Path, lab: str, command: str) -> None:
     ids=["server", "kernel"],
 )
 def test_broken_lab(
-    lab: str, command: str, why: str, logged: str, checkout: Path, tag: str, make: Callable[..., Run]
+    lab: str, command: str, package: str, why: str, logged: str, checkout: Path, tag: str, make: Callable[..., Run]
 ) -> None:
     """Where a new lab does not start, or its kernel does not, nothing has changed and the user reads why."""
     before = state(tag)
     spoil(checkout, lab, command)
-    built = make("build", TAG=tag)
+    with (checkout / "requirements.txt").open("a") as file:
+        file.write(f"{package}\n")
+    built = make(f"build_{lab}", TAG=tag)
     assert built.returncode != 0
-    log, _, said = built.stderr.partition("pyrlab: ")
+    log, _, said = built.stderr.partition("pyrlab: the new ")
     assert logged in log
+    changed = rf".*{package} \d" if package else f"docker/{lab} changed"
     assert re.match(
-        rf"the new {lab} does not work \({re.escape(why)}; its log ends above\), so images, locks and labs stay as "
-        r"they were; this has changed: .*cowsay \d",
+        rf"{lab} does not work \({re.escape(why)}; its log ends above\), so images, locks and labs stay as they were; "
+        f"this has changed: {changed}",
         said,
     )
     assert state(tag) == before
@@ -113,12 +116,10 @@ def test_interrupted(checkout: Path, tag: str) -> None:
 
 def test_replaced_image(checkout: Path, tag: str, make: Callable[..., Run]) -> None:
     """An image that was replaced while a lab ran goes once the lab runs on the new one."""
-    with (checkout / "docker/pylab/Dockerfile").open("a") as file:
-        file.write("LABEL org.pyrlab.test=replaced\n")  # so that no other test has the same image
     images = []
-    for package in ("cowsay", "pyjokes"):
-        with (checkout / "requirements.txt").open("a") as file:
-            file.write(f"{package}\n")
+    for number in range(2):
+        with (checkout / "docker/pylab/Dockerfile").open("a") as file:
+            file.write(f"LABEL org.pyrlab.test={number}\n")  # so that no other test has the same image
         succeeded(make("start_pylab", TAG=tag))
         images.append(docker("container", "inspect", f"{OWN}-pylab", "--format", "{{.Image}}"))
     assert images[1] == state(tag)["pylab"] != images[0]
