@@ -125,7 +125,7 @@ def run_host(home: Path) -> Iterator[Host]:
     docker("run", "--detach", "--privileged", f"--name={NAME}", *settings, IMAGE)
     host = Host(home)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while host.run("docker", "info").returncode:
             assert time.monotonic() < deadline, docker("logs", NAME)
         yield host

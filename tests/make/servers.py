@@ -34,7 +34,7 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
 
 def wait_for(port: int, host: str = "127.0.0.1") -> None:
     """Return once something listens on `port` of an address of this machine."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while True:
         try:
             socket.create_connection((host, port), timeout=1).close()
