@@ -12,10 +12,9 @@ truncate --size 300G /disk
 mkfs.ext4 -q /disk
 loop=$(losetup --find)
 [ -e "$loop" ] || mknod "$loop" b 7 "${loop#/dev/loop}"
-losetup "$loop" /disk
-trap 'umount --lazy /var/lib/docker; losetup --detach "$loop"' EXIT
+trap 'umount --lazy /var/lib/docker' EXIT
 mkdir -p /var/lib/docker
-mount -o nobarrier "$loop" /var/lib/docker
+mount -o "loop=$loop,nobarrier" /disk /var/lib/docker # and the loop ends with the mount, also where this is killed
 mkdir -p /etc/docker
 [ "$STORE" = containerd ] && snapshotter=true || snapshotter=false
 echo "{ \"features\": { \"containerd-snapshotter\": $snapshotter } }" >/etc/docker/daemon.json
