@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import os
 import shutil
 import signal
@@ -52,7 +51,6 @@ BEFORE = pytest.StashKey[Collection[str]]()
 # One worker runs the modules that share another machine.
 ON_ONE_HOST = (
     "test_ill_engine",
-    "test_interrupted",
     "test_ordinary_user",
     "test_proxies",
     "test_reproducible",
@@ -106,7 +104,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove the tiny images, once no worker needs them any more; fail where anything else is left on the engine."""
     if not tries_engine(session.config):
         return
-    if any("tiny" in argument for argument in session.config.args):
+    if any(lane in argument for argument in session.config.args for lane in ("tiny", "prove")):
         remove_images(CHANGED, TINY)
     session.config.stash[LEFT] = left_behind(session.config.stash[BEFORE])
     if session.config.stash[LEFT]:
@@ -284,7 +282,7 @@ def caches(
 ) -> Iterator[Caches]:
     """The caches of make proxies, on the engine of this machine; what they lack they fetch through the company's."""
     checkout = copy_checkout(tmp_path_factory.mktemp("caches") / "pyrlab")
-    with run_caches(functools.partial(run_make, checkout), PROJECT, gateway, **company) as running:
+    with run_caches(checkout, PROJECT, gateway, **company) as running:
         yield running
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from checkout import Run, remove_lab, succeeded
+from checkout import Run, remove_lab, run_make, succeeded
 from servers import free_port
+
+OWN_LINES = "PORT = 8890\n# mine\n"  # of the user's, in the local.mk of the checkout
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,11 @@ class Caches:
     parameters: dict[str, str]
     settings: dict[str, str | int]
     project: str
-    run: Callable[..., Run]
+    checkout: Path
 
-    def make(self, target: str, **more: str) -> Run:
-        """Run make proxies or make stop_proxies again."""
-        return self.run(target, **{**self.settings, **more})
+    def make(self, target: str) -> Run:
+        """Run make proxies or make stop_proxies again, with no proxy but what local.mk names."""
+        return run_make(self.checkout, target, **self.settings)
 
     def log(self, which: str) -> str:
         """What a cache, apt or pip, says it has served."""
@@ -34,15 +37,16 @@ class Caches:
 
 
 @contextmanager
-def run_caches(make: Callable[..., Run], project: str, gateway: str, **more: str) -> Iterator[Caches]:
-    """Run make proxies as `project`, with ports of its own and nothing in the caches."""
+def run_caches(checkout: Path, project: str, gateway: str, **more: str) -> Iterator[Caches]:
+    """Run make proxies as `project`, with ports of its own and nothing in the caches, and save it in the checkout."""
+    (checkout / "local.mk").write_text(OWN_LINES)
     ports = {"APTPORT": free_port(gateway), "PIPPORT": free_port(gateway)}
-    settings: dict[str, str | int] = {"PROJECT": project, "BASE": "debian", "SAVE": "no", **ports, **more}
-    started = make("proxies", **settings)
+    settings: dict[str, str | int] = {"PROJECT": project, "BASE": "debian", "SAVE": "yes", **ports}
+    started = run_make(checkout, "proxies", **settings, **more)
     try:
         printed = succeeded(started)
-        yield Caches(dict(re.findall(r"^(\w+) = (\S+)$", printed, re.MULTILINE)), settings, project, make)
+        yield Caches(dict(re.findall(r"^(\w+) = (\S+)$", printed, re.MULTILINE)), settings, project, checkout)
     finally:
-        make("stop_proxies", **settings)
+        run_make(checkout, "stop_proxies", **settings)
         subprocess.run(["docker", "volume", "rm", f"{project}_proxies"], capture_output=True)
         remove_lab("pylab", project)  # Compose makes the volumes and the network of all

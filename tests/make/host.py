@@ -79,16 +79,21 @@ class Host:
         finally:
             self.run("rm", "-f", fill, user="root")
 
-    def connect(self) -> None:
-        """Switch the network on."""
-        assert self.run("ip", "link", "set", "eth0", "up", user="root").returncode == 0
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Switch the network off; names are refused at once, as apt asks for them again and again."""
+        servers = "/etc/resolv.conf"
+        nobody = "ip -4 -o address show docker0 | sed 's,.* inet \\(.*\\)/.*,nameserver \\1,'"
+        cut = f"ip link set eth0 down && cp {servers} {servers}.before && {nobody} >{servers}"
+        assert self.run("sh", "-c", cut, user="root").returncode == 0
+        try:
+            yield
+        finally:
+            mend = f"cat {servers}.before >{servers} && ip link set eth0 up"
+            assert self.run("sh", "-c", mend, user="root").returncode == 0
 
-    def disconnect(self) -> None:
-        """Switch it off."""
-        assert self.run("ip", "link", "set", "eth0", "down", user="root").returncode == 0
 
-
-def build_online(file: str, context: Path, tag: str) -> None:
+def build_online(file: str, context: Path, output: str) -> None:
     """Build an image of the tests' own, whose Dockerfile gets online as pyrlab's steps do."""
     given = build_environment()
     options = [
@@ -97,7 +102,7 @@ def build_online(file: str, context: Path, tag: str) -> None:
         "--provenance=false",
     ]
     options += [f"--secret=id=ca,src={given['CACERT']}"] if given["CACERT"] else []
-    options += [f"--file={ROOT / 'tests/make' / file}", f"--tag={tag}", str(context)]
+    options += [f"--file={ROOT / 'tests/make' / file}", f"--output=type=image,{output}", str(context)]
     command = ["docker", "buildx", "build", "--quiet", *options]
     built = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **given})
     assert built.returncode == 0, built.stderr
@@ -111,7 +116,7 @@ def build_host() -> None:
     base.bootstrap()
     (context / base.ARCHIVE.name).unlink(missing_ok=True)
     (context / base.ARCHIVE.name).hardlink_to(base.ARCHIVE)
-    build_online("host.Dockerfile", context, IMAGE)
+    build_online("host.Dockerfile", context, f"name={IMAGE},compression=uncompressed")
 
 
 @contextmanager

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from bare import copy_parts
-from checkout import Run
+from checkout import CHANGED, NAMES, TINY_LISTS, Run, layers, refusal, succeeded, write_lists
+from conftest import Clean
 from host import Host
+
+OWN = "own"  # the tag of images that are built anew here
 
 SOCKET, AWAY = "/run/docker.sock", "/run/docker-away.sock"
 
@@ -137,3 +141,47 @@ def test_no_engine(host: Host, checkout: Path) -> None:
         external = host.run("make", "--no-print-directory", "build", "ENGINE=external", cwd=checkout, user="root")
         assert sentence(external).startswith("pyrlab: no container engine answers; ENGINE=external forbids to ")
         assert as_root(host, engines).split() == [before]
+
+
+@pytest.fixture
+def own(clean: Clean) -> Iterator[Path]:
+    """A copy of the checkout that her images were built from, which wants the larger one of the large wheels."""
+    copy = clean.host.home / "own"
+    clean.host.run("cp", "--archive", clean.checkout.name, copy.name)
+    (copy / ".cache/build.log").write_text("")
+    write_lists(copy, {"requirements.txt": TINY_LISTS["requirements.txt"]})
+    for name in NAMES:
+        clean.host.docker("tag", f"{name}:{CHANGED}", f"{name}:{OWN}")
+    yield copy
+    clean.host.run("rm", "-rf", copy.name)
+
+
+@contextmanager
+def resolving(clean: Clean, own: Path, target: str) -> Iterator[Future[Run]]:
+    """Make something, and wait until it is resolving the list."""
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(clean.host.make, own, target, TAG=OWN, **clean.parameters)
+        while not re.search(r"\[lock-python python-lock \d", (own / ".cache/build.log").read_text()):
+            assert not making.done(), making.result()
+            time.sleep(0.02)
+        yield making
+
+
+def test_engine_ends(clean: Clean, own: Path) -> None:
+    """A build goes on where the engine ends in the middle of it and is started again, as by systemd."""
+    with resolving(clean, own, "lock") as locking:
+        clean.host.run("sh", "-c", "kill -9 $(cat /var/run/docker.pid)", user="root")
+        succeeded(locking.result())
+    assert "--- again" in (own / ".cache/build.log").read_text()
+
+
+def test_full_disk(clean: Clean, own: Path) -> None:
+    """A build for which the engine has no room says so, and changes nothing; with room it succeeds."""
+    engine = clean.host
+    before = layers(f"pylab:{OWN}", engine.docker)
+    with resolving(clean, own, "build_pylab") as building, engine.filled():
+        said = refusal(building.result())
+    assert said.startswith("pyrlab: the engine's disk is full; ")
+    assert layers(f"pylab:{OWN}", engine.docker) == before
+    succeeded(engine.make(own, "build_pylab", TAG=OWN, **clean.parameters))
+    assert layers(f"pylab:{OWN}", engine.docker) != before

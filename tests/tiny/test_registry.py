@@ -46,8 +46,7 @@ def python_image(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         shutil.copy(ROOT / "tests/make" / script, folder)
     with serve_registry(folder / "registry") as (address, _):
         name = f"{address}/python:3-slim-trixie"
-        build_online("python.Dockerfile", folder, name)
-        docker("push", name)
+        build_online("python.Dockerfile", folder, f"name={name},push=true,compression=zstd")
         docker("image", "rm", name)
         yield name
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,8 +11,6 @@ from compare import assert_same
 from conftest import Clean
 from pyrlab.host import bake
 from pyrlab.model import images
-
-HISTORY = 22  # seconds, two more than BuildKit gives the writing of its history
 
 
 def own_layers(name: str, tag: str) -> list[str]:
@@ -65,23 +60,6 @@ def test_clean_build_agrees(clean: Clean, name: str, tmp_path: Path) -> None:
     """
     image = f"{name}:{CHANGED}"
     assert_same(image, image, clean.host, tmp_path)
-
-
-def test_busy_disk(clean: Clean) -> None:
-    """An image is built all the same where the disk takes nothing for longer than BuildKit waits for its history."""
-    engine, tag, log = clean.host, "busy", clean.checkout / ".cache/build.log"
-    engine.docker("tag", f"pyrlab-base:{CHANGED}", f"pyrlab-base:{tag}")
-    log.write_text("")
-    with ThreadPoolExecutor(1) as pool:
-        building = pool.submit(engine.make, clean.checkout, "build_pylab", TAG=tag, **clean.parameters)
-        while not re.search(r"^--- .* s from .*: \[checked\] exporting to image$", log.read_text(), re.MULTILINE):
-            assert not building.done(), building.result()
-        with engine.frozen():
-            time.sleep(HISTORY)
-        built = building.result()
-    assert built.returncode == 0, built.stderr
-    assert "--- again" not in log.read_text()  # which may fail likewise
-    assert layers(f"pylab:{tag}", engine.docker) == layers(f"pylab:{CHANGED}", engine.docker)
 
 
 def test_what_the_build_cache_keeps(clean: Clean) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from checkout import CHANGED, NAMES, PROJECT, ROOT, TAG, build_records, docker
+from caches import OWN_LINES, Caches
+from checkout import CHANGED, NAMES, PROJECT, ROOT, TAG, build_records, docker, run_make, succeeded
 from conftest import Clean
 from host import HOME, Host
 from pyrlab.host import owner
@@ -142,3 +143,20 @@ def test_asked_first() -> None:
         os.close(terminal)
         os.close(keyboard)
         docker("volume", "rm", volume)
+
+
+def test_local_mk(caches: Caches) -> None:
+    """What make proxies writes to local.mk is used, and goes with make stop_proxies; the user's own lines stay.
+
+    No test after this one has the caches.
+    """
+    succeeded(caches.make("proxies"))
+    written = (caches.checkout / "local.mk").read_text()
+    assert written.startswith(OWN_LINES)
+    assert written.count("APTPROXY") == 1
+    shown = run_make(caches.checkout, "help").stdout
+    for name, value in caches.parameters.items():
+        assert re.search(rf"^  {name} .*\[{re.escape(value)}\]$", shown, re.MULTILINE)
+    succeeded(caches.make("stop_proxies"))
+    assert (caches.checkout / "local.mk").read_text() == OWN_LINES
+    assert docker("ps", "--quiet", f"--filter=name={caches.project}-(apt|pip)-proxy") == ""
