@@ -31,15 +31,15 @@ from urllib.request import urlopen
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
+from checkout import CHECKOUT, NAMES, ROOT
 from pyrlab.host import base
-from pyrlab.host.docker import ROOT, docker, inspect
-from pyrlab.model.images import table
 from remote import execute
 from servers import free_port, serve_registry
 
 HERE = Path(__file__).resolve().parent
 TAG = "bench"
-IMAGES = tuple(name for name, image in table().items() if image.default)  # parents first
+ARCHIVE = base.archive(CHECKOUT)
+docker = CHECKOUT.engine.run
 BUMPED, ADDED = "duckdb", "cowsay"  # a large package and a small one, neither with dependencies
 STARTS = 3  # of a lab in each run: they take seconds, and a moment's load on the machine counts most there
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -73,9 +73,9 @@ class Pyrlab:
     def forget(self) -> None:
         """Remove the images and the build cache, but not what both start from."""
         run("make", "clean", *self.settings, cwd=self.checkout)
-        base.ARCHIVE.exists() or base.bootstrap()
+        ARCHIVE.exists() or base.bootstrap(CHECKOUT)
         (self.checkout / ".cache").mkdir(exist_ok=True)
-        shutil.copy2(base.ARCHIVE, self.checkout / ".cache")
+        shutil.copy2(ARCHIVE, self.checkout / ".cache")
 
     def build(self) -> None:
         """Build what is necessary."""
@@ -92,17 +92,17 @@ class Plain:
     def __init__(self, checkout: Path) -> None:
         self.checkout = checkout
         self.options: tuple[str, ...] = ()
-        run("docker", "import", base.ARCHIVE, "pyrlab-debian")
+        run("docker", "import", ARCHIVE, "pyrlab-debian")
 
     def forget(self) -> None:
         """Remove the images, and let the next build use no cache."""
-        docker("image", "rm", "--force", *(self.image(name) for name in IMAGES), check=False)
+        docker("image", "rm", "--force", *(self.image(name) for name in NAMES), check=False)
         self.options = ("--no-cache",)
 
     def build(self) -> None:
         """Build all images, as docker's own cache allows."""
         secret = f"id=ca,src={CERTIFICATES}"
-        for name in IMAGES:
+        for name in NAMES:
             dockerfile = HERE / "plain" / name / "Dockerfile"
             # Without provenance, whose time stamp would make every build of a parent a new one to its children.
             command = ["docker", "build", "--provenance=false", *self.options, "--secret", secret]
@@ -130,7 +130,7 @@ class Floor:
         """Start from the bare system again, with the caches; the archive brings its own /dev."""
         self.close()
         self.root.mkdir(parents=True)
-        run("tar", "xf", base.ARCHIVE, "-C", self.root)
+        run("tar", "xf", ARCHIVE, "-C", self.root)
         if self.caches.exists():
             self.caches.rename(self.root / "caches")
         (self.root / "caches/apt/archives/partial").mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def sizes(image: str) -> tuple[float, float]:
 
 def layers(image: str) -> list[str]:
     """The digests of the layers of an image."""
-    found: list[str] = (inspect("image", image) or {})["RootFS"]["Layers"]
+    found: list[str] = (CHECKOUT.engine.inspect("image", image) or {})["RootFS"]["Layers"]
     return found
 
 
@@ -286,7 +286,7 @@ def workplace() -> Iterator[Path]:
         yield folder
     finally:
         run("make", "clean", f"TAG={TAG}", f"PROJECT=pyrlab-{TAG}", cwd=folder / "pyrlab")
-        for image in (*(f"plain-{name}" for name in reversed(IMAGES)), "pyrlab-debian"):
+        for image in (*(f"plain-{name}" for name in reversed(NAMES)), "pyrlab-debian"):
             docker("image", "rm", "--force", image, check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -299,7 +299,7 @@ def note(samples: Samples, work: str, way: str, value: float) -> None:
 
 def measure_images(samples: Samples, pyrlab: Pyrlab, plain: Plain, floor: Floor) -> None:
     """How large the images are, and how fast their labs start."""
-    for name in IMAGES:
+    for name in NAMES:
         for way, subject in (("pyrlab", pyrlab), ("plain", plain)):
             unpacked, compressed = sizes(subject.image(name))
             note(samples, f"{name} unpacked, MB", way, unpacked)
@@ -326,7 +326,7 @@ def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
     checkout = folder / "pyrlab"
     ignored = shutil.ignore_patterns(".venv", ".git", ".cache", "__pycache__", "screenshots")
     shutil.copytree(ROOT, checkout, ignore=ignored)
-    base.bootstrap()
+    base.bootstrap(CHECKOUT)
     pyrlab, plain = Pyrlab(checkout), Plain(checkout)
     requirements = checkout / "requirements.txt"
     listed = [name for name in names(requirements) if name != BUMPED]
@@ -353,7 +353,7 @@ def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
                 subject.forget()
                 note(samples, "clean build of all four images, s", way, seconds(subject.build))
                 if not isinstance(subject, Floor):
-                    made = [layer for name in IMAGES for layer in layers(subject.image(name))]
+                    made = [layer for name in NAMES for layer in layers(subject.image(name))]
                     same = sum(a == b for a, b in zip(made, clean.get(way, made), strict=True))
                     facts["identical layers"][way] = [
                         min(same, facts["identical layers"].get(way, [same])[0]),

@@ -19,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 from caches import Caches, run_caches
 from checkout import (
     CHANGED,
+    CHECKOUT,
     NAMES,
     PROJECT,
     ROOT,
@@ -40,6 +41,7 @@ from checkout import (
 from host import Host, run_host
 from left import left_behind
 from pyrlab.host import base, build
+from pyrlab.host.project import Project
 from servers import Squid, free_port, serve_files, serve_squid
 
 # A background job of a script ignores Ctrl-C and hands that down to what it starts; here some test types it.
@@ -128,6 +130,13 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
     return get
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A checkout with the table of images and nothing else, and nobody who wants anything of it."""
+    shutil.copy(ROOT / "images.toml", tmp_path)
+    return Project(tmp_path, {})
+
+
 @pytest.fixture(scope="session")
 def ports() -> dict[str, int]:
     """Ports for the tests' labs."""
@@ -160,8 +169,8 @@ def images(make: Make) -> str:
 @pytest.fixture(scope="session")
 def debian() -> Path:
     """The Python image as bootstrapped from Debian's archive, also where the images are there without."""
-    base.bootstrap()
-    return base.ARCHIVE
+    base.bootstrap(CHECKOUT)
+    return base.archive(CHECKOUT)
 
 
 @pytest.fixture(scope="session")

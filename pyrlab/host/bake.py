@@ -16,12 +16,12 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
-from pyrlab.host.docker import ROOT, docker
-from pyrlab.host.engine import fault
+from pyrlab.host.engine import Engine
 from pyrlab.host.progress import Progress
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
-BAKE = ["docker", "buildx", "bake", "--file", "docker/bake.hcl"]
+BAKE = ("buildx", "bake", "--file", "docker/bake.hcl", "--progress=rawjson")
 # BuildKit gives up where the build that a shared step came with has ended. It also says that a build has failed whose
 # results are all there, where a busy disk lets it not write how they came about within 20 seconds (moby/buildkit#3966).
 NO_HISTORY = "DeadlineExceeded"
@@ -36,6 +36,7 @@ PAUSE = 5  # seconds, for what keeps it busy to get on
 
 
 def bake(
+    project: Project,
     targets: list[str],
     progress: Progress,
     environment: dict[str, str],
@@ -50,11 +51,11 @@ def bake(
     Where BuildKit itself stumbled, it is asked again: what is done by then counts. It is not where it has no history to
     show, and `done` says that nothing else is wanting.
     """
-    command = [*BAKE, "--progress=rawjson", *targets]
     # Targets that others start from need no image of their own in the store.
-    merged = {**os.environ, **environment, "BUILDX_NO_DEFAULT_LOAD": "1", "BUILDX_GIT_INFO": "false"}
+    merged = {**project.environment, **environment, "BUILDX_NO_DEFAULT_LOAD": "1", "BUILDX_GIT_INFO": "false"}
     pipe = subprocess.PIPE if take else None
-    with turn(), subprocess.Popen(command, cwd=ROOT, env=merged, stdout=pipe, stderr=subprocess.PIPE) as process:
+    command, streams = [*BAKE, *targets], {"stdout": pipe, "stderr": subprocess.PIPE}
+    with turn(project.engine), project.engine.open(*command, environment=merged, **streams) as process:
         assert process.stderr is not None
         with ThreadPoolExecutor(1) as beside:
             taken = beside.submit(take, process.stdout) if take and process.stdout else None
@@ -68,16 +69,16 @@ def bake(
         if attempts > 1 and re.search(STUMBLE, words):
             time.sleep(PAUSE)
             if re.search(GONE, words):
-                await_engine()
+                await_engine(project)
             progress.forget(STUMBLE)
             progress.log.write(f"--- again: {' '.join(targets)}\n")
-            bake(targets, progress, environment, done, take, attempts - 1)
+            bake(project, targets, progress, environment, done, take, attempts - 1)
             return
         raise progress.failure() if process.returncode or not untaken else untaken
 
 
 @contextmanager
-def turn() -> Iterator[None]:
+def turn(engine: Engine) -> Iterator[None]:
     """Wait until this user's other builds have ended: the engine may panic where two share steps.
 
     The file that they wait for grows by a byte with each, and is emptied after MANY, when what they left is removed.
@@ -89,20 +90,20 @@ def turn() -> Iterator[None]:
             print(f"{'build':<12} {WAITING}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         if os.fstat(lock.fileno()).st_size >= MANY:
-            forget_steps()
+            forget_steps(engine)
             lock.truncate(0)
         lock.write(".")
         yield
 
 
-def forget_steps() -> None:
+def forget_steps(engine: Engine) -> None:
     """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from.
 
     It would fill the disk until BuildKit's own bound; and engines before 27.4 do not start any more where some hundred
     images of many layers are known, since they look up each layer once for each one above it (moby/moby#48569).
     """
-    if ids := used_up(docker("buildx", "du", "--verbose", check=False)):
-        docker("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"', check=False)
+    if ids := used_up(engine.run("buildx", "du", "--verbose", check=False)):
+        engine.run("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"', check=False)
 
 
 def cache_records(shown: str) -> dict[str, tuple[str, set[str]]]:
@@ -134,12 +135,13 @@ def used_up(shown: str) -> set[str]:
     return found
 
 
-def await_engine() -> None:
+def await_engine(project: Project) -> None:
     """Wait until the engine answers again, and start it where nobody else does; raises Problem where that fails."""
     for attempt in range(60):
-        if subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
+        if project.engine.ask("info") is not None:
             return
-        if attempt == 5 and (found := fault()) and found.absent:
-            subprocess.run([ROOT / "pyrlab/host/engine.sh"], stdin=subprocess.DEVNULL)
+        if attempt == 5 and (found := project.engine.fault()) and found.absent:
+            script, environment = project.root / "pyrlab/host/engine.sh", project.environment
+            subprocess.run([script], stdin=subprocess.DEVNULL, env=environment)
         time.sleep(1)
     raise Problem("the engine ended in the middle of a build, and has not come back; start it, then try again")

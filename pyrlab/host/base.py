@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import re
 import shutil
@@ -17,13 +16,12 @@ from typing import Any
 
 from pyrlab.host import locks
 from pyrlab.host.bake import bake
-from pyrlab.host.docker import CACHE, ROOT, inspect, parameter, tag_of
-from pyrlab.host.online import blame, build_environment, check, settings
+from pyrlab.host.engine import Engine
+from pyrlab.host.online import build_environment, check, network, settings
 from pyrlab.host.progress import Progress
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
-PYTHON = "python:3.14-slim-trixie"  # where PYTHONBASE names none
-ARCHIVE = CACHE / "pyrlab-debian.tar"  # the Python image as bootstrapped from Debian's archive
 LABEL = "org.pyrlab.python"  # which Python image an image starts from
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # on every Debian
 PACKAGES = ["?essential", "apt", "ca-certificates", "mmdebstrap", "python3"]  # of the Debian to bootstrap in
@@ -43,26 +41,31 @@ Acquire::Retries "3";
 """
 
 
-def choose_python(refresh: bool = False) -> tuple[str, str]:
+def archive(project: Project) -> Path:
+    """The Python image as bootstrapped from Debian's archive."""
+    return project.cache / "pyrlab-debian.tar"
+
+
+def choose_python(project: Project, refresh: bool = False) -> tuple[str, str]:
     """The Python image to start from: what bake calls it, and its identity for the label and the lock.
 
     BASE=auto stays with what the present images start from; with none, it asks the registry. A registry's image is
     the one that is locked, or that the present ones start from, unless `refresh` asks for the current one.
     """
-    base, name = parameter("BASE", "auto"), parameter("PYTHONBASE", PYTHON)
-    before = started_from(inspect("image", tag_of("pyrlab-base")))
+    base, name = project.parameter("BASE"), project.parameter("PYTHONBASE")
+    before = started_from(project.engine.inspect("image", project.tag_of("pyrlab-base")))
     stays = before if before.partition("@")[0] == name else ""
-    known = "" if refresh else locked_python(name) or stays
+    known = "" if refresh else locked_python(project, name) or stays
     if base == "registry" or (base == "auto" and stays):
-        pinned = known or pin(name) or name
+        pinned = known or pin(project.engine, name) or name
         return f"docker-image://{pinned}", pinned
     if base == "auto" and not before.startswith("Debian "):
-        if pinned := pin(known or name):
+        if pinned := pin(project.engine, known or name):
             return f"docker-image://{pinned}", pinned
         print(f"pyrlab: no registry answers for {name}; starting from Debian's archive instead", file=sys.stderr)
-    if not ARCHIVE.exists() and before.startswith("Debian "):
+    if not archive(project).exists() and before.startswith("Debian "):
         return ("target:debian", before)  # bootstrapped again only if something must be built
-    return ("target:debian", bootstrap())
+    return ("target:debian", bootstrap(project))
 
 
 def started_from(image: dict[str, Any] | None) -> str:
@@ -70,45 +73,43 @@ def started_from(image: dict[str, Any] | None) -> str:
     return ((image or {}).get("Config", {}).get("Labels") or {}).get(LABEL) or ""
 
 
-def locked_python(name: str) -> str:
+def locked_python(project: Project, name: str) -> str:
     """The image `name` with the digest that is locked, empty where it is not."""
-    locked = locks.Lock.read(ROOT, "base_debs").python
+    locked = locks.Lock.read(project.table, project.root, "base_debs").python
     return locked if locked.startswith(f"{name}@") else ""
 
 
-def pin(name: str) -> str:
+def pin(engine: Engine, name: str) -> str:
     """The image `name` with the digest that its registry gives, empty where none answers."""
-    command = ["docker", "buildx", "imagetools", "inspect", name]  # with --format, some tell no plain digest
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except subprocess.TimeoutExpired:
-        return ""
-    digest = re.search(r"^Digest: +(sha256:[0-9a-f]{64})$", run.stdout, re.MULTILINE)
+    said = engine.ask("buildx", "imagetools", "inspect", name, timeout=30)  # with --format, some tell no plain digest
+    digest = re.search(r"^Digest: +(sha256:[0-9a-f]{64})$", said or "", re.MULTILINE)
     return f"{name.partition('@')[0]}@{digest[1]}" if digest else ""
 
 
-def bootstrap() -> str:
+def bootstrap(project: Project) -> str:
     """Make the Python image from Debian's archive, once for each recipe; its identity for the label."""
-    recipe = [ROOT / "docker/debian/Dockerfile", ROOT / "docker/pyrlab-base/dpkg.cfg"]
-    if not ARCHIVE.exists() or ARCHIVE.stat().st_mtime < max(file.stat().st_mtime for file in recipe):
-        check()
+    recipe = [project.root / "docker/debian/Dockerfile", project.root / "docker/pyrlab-base/dpkg.cfg"]
+    made = archive(project)
+    if not made.exists() or made.stat().st_mtime < max(file.stat().st_mtime for file in recipe):
+        check(project)
         print("pyrlab: bootstrapping Debian's Python from the archive", file=sys.stderr)
-        CACHE.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder, Progress([], CACHE / "bootstrap.log") as progress:
-            environment = {"FIRST": first(Path(folder)), "FOLDER": folder, "STAMP": str(time.time_ns())}
-            bake(["bootstrap"], progress, {**environment, **build_environment()})
-            (Path(folder) / ARCHIVE.name).replace(ARCHIVE)
-            ARCHIVE.touch()  # it is as old as all that is in it
-    with ARCHIVE.open("rb") as file:
+        project.cache.mkdir(exist_ok=True)
+        log = project.cache / "bootstrap.log"
+        with tempfile.TemporaryDirectory(dir=project.cache) as folder, Progress([], log) as progress:
+            environment = {"FIRST": first(project, Path(folder)), "FOLDER": folder, "STAMP": str(time.time_ns())}
+            bake(project, ["bootstrap"], progress, {**environment, **build_environment(project)})
+            (Path(folder) / made.name).replace(made)
+            made.touch()  # it is as old as all that is in it
+    with made.open("rb") as file:
         return f"Debian {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
-def first(folder: Path) -> str:
+def first(project: Project, folder: Path) -> str:
     """A Debian to bootstrap in, as bake calls it: made in `folder`, or where this machine is none, a registry's."""
     if source := archive_of_this_machine():
-        return unpack(source, folder)
-    name = parameter("PYTHONBASE", PYTHON)
-    if pinned := pin(locked_python(name) or name):
+        return unpack(project, source, folder)
+    name = project.parameter("PYTHONBASE")
+    if pinned := pin(project.engine, locked_python(project, name) or name):
         return f"docker-image://{pinned}"
     raise Problem(
         f"no registry answers for {name}, and this machine is no Debian, whose apt could fetch from Debian's archive; "
@@ -127,7 +128,7 @@ def archive_of_this_machine() -> str:
     return next((address for address, suite in found if suite in suites), "")
 
 
-def unpack(source: str, folder: Path) -> str:
+def unpack(project: Project, source: str, folder: Path) -> str:
     """Unpack in `folder` what it takes to run mmdebstrap, with this machine's apt, which checks Debian's signatures.
 
     Nothing is configured, and no root is needed: the files are the engine's root's once they are there.
@@ -137,13 +138,13 @@ def unpack(source: str, folder: Path) -> str:
     (folder / "status").touch()  # of no package: all that is needed is fetched
     (folder / "sources.list").write_text(f"deb [signed-by={KEYS}] {source} trixie main\n")
     (folder / "apt.conf").write_text(APT.format(folder))
-    environment = {**os.environ, **settings(), "APT_CONFIG": f"{folder}/apt.conf"}
+    environment = {**project.environment, **settings(project), "APT_CONFIG": f"{folder}/apt.conf"}
     if proxy := environment.get("APTPROXY"):
         environment["http_proxy"] = proxy
     for command in (["update", "--error-on=any"], ["install", "--yes", "--download-only", *PACKAGES]):
         run = subprocess.run(["apt-get", "-q=2", *command], env=environment, capture_output=True, text=True)
         if run.returncode:
-            if why := blame(run.stderr):
+            if why := network(project, "explain", run.stderr):
                 raise Problem(why)
             print(run.stderr, end="", file=sys.stderr)
             raise Problem("Debian's archive could not be fetched from; apt's own words stand above")

@@ -7,48 +7,48 @@ import sys
 
 from pyrlab.host import idmap, owner, trial
 from pyrlab.host.bake import cache_records
-from pyrlab.host.docker import CACHE, docker, drop_image, inspect, parameter, run_main, tag_of
-from pyrlab.host.lab import compose, container_name, home_volume, mount_point
+from pyrlab.host.engine import Engine
+from pyrlab.host.lab import labs
 from pyrlab.host.online import CERTIFICATES
+from pyrlab.host.project import Project, run_main
 from pyrlab.host.proxies import SERVICES
-from pyrlab.model.images import labs, table
 from pyrlab.model.problem import Problem
 
 
-def main() -> None:
+def main(project: Project) -> None:
     """Remove everything; the volumes with the labs' settings only after asking, where one can ask."""
-    project = parameter("PROJECT", "pyrlab")
-    volumes = [volume for volume in map(home_volume, labs()) if owner.volume(volume)]
+    engine, cache = project.engine, project.cache
+    volumes = [lab.home for lab in labs(project) if owner.inspect(project, "volume", lab.home)]
     ask(volumes)
-    named = {name: owner.container(name) for name in map(container_name, labs())}
-    containers = {name: container for name, container in named.items() if container}
-    images = [tag_of(name) for name in reversed(table()) if inspect("image", tag_of(name))]
+    containers = {lab.container_name: container for lab in labs(project) if (container := lab.container)}
+    there = engine.present(*map(project.tag_of, project.table))
+    images = [tag for name in reversed(project.table) if (tag := project.tag_of(name)) in there]
     if images:
-        owner.check_tag(images[-1])
+        owner.check_tag(project, images[-1])
     if containers:
-        docker("rm", "--force", *containers)
-    trial.remove()
-    for lab in labs():
-        idmap.unmount(mount_point(lab))
+        engine.run("rm", "--force", *containers)
+    trial.remove(project)
+    for lab in labs(project):
+        idmap.unmount(lab.mount_point)
     if volumes:
-        docker("volume", "rm", *volumes)
-    for network in {f"{compose(lab)[0]}_default" for lab in labs()}:
-        if inspect("network", network):
-            docker("network", "rm", network)
+        engine.run("volume", "rm", *volumes)
+    for network in {f"{lab.compose[0]}_default" for lab in labs(project)}:
+        if engine.inspect("network", network):
+            engine.run("network", "rm", network)
     for image in images:
-        docker("image", "rm", "--force", image)
+        engine.run("image", "rm", "--force", image)
     for container in containers.values():
-        drop_image(container["Image"])
-    owner.release_tag()
-    cache = remove_cache()
-    if any(inspect("container", f"{project}-{service}") for service in SERVICES):
-        for path in CACHE.iterdir():  # but for what the caches of make proxies have mounted
-            if path != CERTIFICATES:
+        engine.drop_image(container["Image"])
+    owner.release_tag(project)
+    records = remove_records(engine)
+    if any(engine.inspect("container", f"{project.parameter('PROJECT')}-{service}") for service in SERVICES):
+        for path in cache.iterdir():  # but for what the caches of make proxies have mounted
+            if path.name != CERTIFICATES:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     else:
-        docker("image", "rm", tag_of("pyrlab-proxies"), check=False)
-        shutil.rmtree(CACHE, ignore_errors=True)
-    print(f"removed: {', '.join([*containers, *volumes, *images, *cache]) or 'nothing'}")
+        engine.run("image", "rm", project.tag_of("pyrlab-proxies"), check=False)
+        shutil.rmtree(cache, ignore_errors=True)
+    print(f"removed: {', '.join([*containers, *volumes, *images, *records]) or 'nothing'}")
 
 
 def ask(volumes: list[str]) -> None:
@@ -59,23 +59,23 @@ def ask(volumes: list[str]) -> None:
             raise Problem("nothing was removed")
 
 
-def remove_cache() -> list[str]:
+def remove_records(engine: Engine) -> list[str]:
     """Remove what builds keep, unless others build on this engine, too; what was removed."""
-    if others := owner.others():
+    if others := owner.others(engine):
         print(f"the build cache stays, for {' and '.join(others)} on this engine")
         return []
-    if ids := cache_ids():
-        docker("buildx", "prune", "--all", "--force", "--filter", f"id=/^({'|'.join(ids)})/")
+    if ids := cache_ids(engine):
+        engine.run("buildx", "prune", "--all", "--force", "--filter", f"id=/^({'|'.join(ids)})/")
     return ["the build cache"]
 
 
-def cache_ids() -> list[str]:
+def cache_ids(engine: Engine) -> list[str]:
     """The ids of pyrlab's records in the build cache, and of those that rest on them, which keep them there.
 
     Every step of pyrlab's names a path below /pyrlab, every cache mount an id that starts with pyrlab; but
     BuildKit prunes by id, not by description. 12 characters tell the ids apart and keep the command short.
     """
-    records = cache_records(docker("buildx", "du", "--verbose"))
+    records = cache_records(engine.run("buildx", "du", "--verbose"))
     found = {name for name, (record, _) in records.items() if "pyrlab" in record}
     while more := {name for name, (_, parents) in records.items() if name not in found and parents & found}:
         found |= more

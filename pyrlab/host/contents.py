@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-from pyrlab.host.docker import docker, inspect
+from pyrlab.host.engine import Engine
 from pyrlab.model.problem import Problem
 
 Manifest = dict[str, Any]  # as pyrlab/steps/manifest.py writes it
@@ -23,25 +23,24 @@ LISTS = "installed"  # the folder with a list of packages for each image, which 
 LISTS_BEFORE = "packages"  # what it was called once, of older revisions
 
 
-def manifest_of(image: str) -> Manifest:
+def manifest_of(engine: Engine, image: str) -> Manifest:
     """The manifest of an image in the engine's store, and its digest; raises Problem where there is none."""
-    stored = inspect("image", image)
+    stored = engine.inspect("image", image)
     if not stored:
         raise Problem(f"there is no image {image}; make build makes it")
-    if not (text := manifest_text(image, stored["Id"])):
+    if not (text := manifest_text(engine, image, stored["Id"])):
         raise Problem(f"{image} has no manifest, as images had none once; make build gives it one")
     found: Manifest = json.loads(text)
     return found | {"digest": stored["Id"]}
 
 
 @functools.cache
-def manifest_text(image: str, digest: str) -> str:
+def manifest_text(engine: Engine, image: str, digest: str) -> str:
     """The manifest's file in the image that has this digest now; empty where it has none.
 
     It is asked for by its name: a digest stands for any of an image's names, one that is just being removed included.
     """
-    command = ["docker", "run", "--rm", "--network=none", "--entrypoint=cat", image, PATH]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = engine.call("run", "--rm", "--network=none", "--entrypoint=cat", image, PATH)
     if run.returncode and "No such file" not in run.stderr:
         words = (run.stderr.strip() or "docker gives no reason").splitlines()[0]
         raise Problem(f"{image}, now {digest[:19]}, cannot be looked into: {words}")
@@ -86,11 +85,11 @@ def read_list(text: str) -> Versions:
     return {(ecosystem, name): version for ecosystem, name, version in rows}
 
 
-def layer_sizes(*images: str) -> dict[str, int]:
+def layer_sizes(engine: Engine, *images: str) -> dict[str, int]:
     """The bytes of each layer of some images, by the layer's digest: compressed, but in a classic image store."""
     if not images:
         return {}
-    with subprocess.Popen(["docker", "image", "save", *images], stdout=subprocess.PIPE) as process:
+    with engine.open("image", "save", *images, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         found = read_archive(process.stdout, "what the engine saved")
         return {layer: size for saved in found for layer, size in saved.layers.items()}
@@ -123,7 +122,7 @@ def read_archive(stream: IO[bytes], name: str) -> list[Saved]:
         raise Problem(f"{name} is no archive of docker save") from error
 
 
-def manifest_in(path: Path, saved: Saved) -> Manifest:
+def manifest_in(engine: Engine, path: Path, saved: Saved) -> Manifest:
     """The manifest of an image in the archive `path`; raises Problem where there is none.
 
     It is in the layer on top, of which this makes an image of its own, for BuildKit knows every compression.
@@ -158,6 +157,6 @@ def manifest_in(path: Path, saved: Saved) -> Manifest:
         (folder / "layout/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
         (folder / "Dockerfile").write_text(f"FROM scratch\nCOPY --from=saved {PATH} /\n")
         context = f"--build-context=saved=oci-layout://{folder}/layout@{manifest['digest']}"
-        docker("buildx", "build", "--quiet", context, f"--output={folder}", "--file", f"{folder}/Dockerfile", name)
+        engine.run("buildx", "build", "--quiet", context, f"--output={folder}", "--file", f"{folder}/Dockerfile", name)
         found: Manifest = json.loads((folder / "manifest.json").read_text())
         return found

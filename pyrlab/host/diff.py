@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pyrlab.host import contents, locks
 from pyrlab.host.contents import Manifest, Versions
-from pyrlab.host.docker import ROOT, inspect, parameter, run_main
+from pyrlab.host.engine import Engine
 from pyrlab.host.locks import Change, compare
+from pyrlab.host.project import Project, run_main
 from pyrlab.host.text import megabytes
-from pyrlab.model.images import table
 from pyrlab.model.problem import Problem
 
 
@@ -32,16 +32,17 @@ class Build:
     compressed: dict[str, int] = field(default_factory=dict)  # bytes of each layer of an archive, by digest
 
 
-def sides(reference: str) -> dict[str, Build]:
+def sides(project: Project, reference: str) -> dict[str, Build]:
     """The builds that `reference` means, by image; raises Problem where it means none."""
-    if (path := ROOT / reference).is_file():
-        return from_archive(path)
-    images = [f"{name}:{reference}" for name in table() if inspect("image", f"{name}:{reference}")]
-    if not images and inspect("image", reference):
+    engine = project.engine
+    if (path := project.root / reference).is_file():
+        return from_archive(engine, path)
+    images = [f"{name}:{reference}" for name in project.table if engine.inspect("image", f"{name}:{reference}")]
+    if not images and engine.inspect("image", reference):
         images = [reference]
     if images:
-        return dict(map(from_store, images))
-    if builds := from_git(reference):
+        return dict(from_store(engine, image) for image in images)
+    if builds := from_git(project, reference):
         return builds
     there = f"no tag, image or archive here, nor a git revision that has {contents.LISTS}/"
     raise Problem(f"{reference} is {there}; docker images and git log show what there is")
@@ -53,33 +54,33 @@ def described(manifest: Manifest) -> Build:
     return Build(contents.versions(manifest), sizes, manifest["size"])
 
 
-def from_store(image: str) -> tuple[str, Build]:
+def from_store(engine: Engine, image: str) -> tuple[str, Build]:
     """An image of the engine's store."""
-    layers = (inspect("image", image) or {})["RootFS"]["Layers"]
-    manifest = contents.manifest_of(image)
+    layers = (engine.inspect("image", image) or {})["RootFS"]["Layers"]
+    manifest = contents.manifest_of(engine, image)
     return manifest["image"], replace(described(manifest), layers=tuple(layers), image=image)
 
 
-def from_archive(path: Path) -> dict[str, Build]:
+def from_archive(engine: Engine, path: Path) -> dict[str, Build]:
     """The images in an archive of docker save."""
     builds: dict[str, Build] = {}
     with path.open("rb") as stream:
         images = contents.read_archive(stream, path.name)
     for saved in images:
-        manifest = contents.manifest_in(path, saved)
+        manifest = contents.manifest_in(engine, path, saved)
         builds[manifest["image"]] = replace(described(manifest), layers=saved.digests, compressed=saved.layers)
     return builds
 
 
-def from_git(revision: str) -> dict[str, Build]:
+def from_git(project: Project, revision: str) -> dict[str, Build]:
     """The lists of packages of a git revision; none where there is no such thing."""
     builds: dict[str, Build] = {}
-    for name in table():
+    for name, image in project.table.items():
         for folder in (contents.LISTS, contents.LISTS_BEFORE):
             command = ["git", "show", f"{revision}:{folder}/{name}.txt"]
-            run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            run = subprocess.run(command, cwd=project.root, capture_output=True, text=True)
             if run.returncode == 0:
-                parent = builds.get(table()[name].parent)
+                parent = builds.get(image.parent)
                 builds[name] = Build({**(parent.versions if parent else {}), **contents.read_list(run.stdout)})
                 break
     return builds
@@ -105,20 +106,21 @@ def heading(name: str, old: Build, new: Build, known: set[str], sizes: dict[str,
     return f"{name}: {megabytes(old.size)} → {megabytes(new.size)}, {shared}, {pulled} to pull"
 
 
-def main() -> None:
+def main(project: Project) -> None:
     """Print what B has otherwise than A, of a child what its parent has not."""
-    one, other = parameter("A", "HEAD"), parameter("B", "latest")
-    before, after = sides(one), sides(other)
-    pairs = {name: (before[name], after[name]) for name in table() if name in before and name in after}
+    one, other = project.parameter("A"), project.parameter("B")
+    before, after = sides(project, one), sides(project, other)
+    pairs = {name: (before[name], after[name]) for name in project.table if name in before and name in after}
     if not pairs:
         raise Problem(f"{one} has {', '.join(before)}, but {other} has {', '.join(after)}")
     known = {layer for build in before.values() for layer in build.layers}
     sizes = contents.layer_sizes(
-        *(new.image for old, new in pairs.values() if new.image and old.layers and not known.issuperset(new.layers))
+        project.engine,
+        *(new.image for old, new in pairs.values() if new.image and old.layers and not known.issuperset(new.layers)),
     )
     found = {name: changes(*pair) for name, pair in pairs.items()}
     for name, (old, new) in pairs.items():
-        above = found.get(table()[name].parent, [])
+        above = found.get(project.table[name].parent, [])
         own = [change for change in found[name] if change not in above]
         print(heading(name, old, new, known, sizes | new.compressed))
         print(locks.table(own) if own else "the same packages" + (" as its parent's" if above else ""), end="\n\n")

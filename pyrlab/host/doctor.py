@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,20 +13,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pyrlab.host import owner, parameters
-from pyrlab.host.docker import ROOT, inspect, parameter, run_main
-from pyrlab.host.engine import OLDEST, Finding, engine_info, fault, is_here, output, storage, version_of
-from pyrlab.host.lab import Running, check_port, checked_folder, container_name, ports_of
+from pyrlab.host.faults import OLDEST, Finding, is_here, storage, version_of
+from pyrlab.host.lab import Running, check_port, checked_folder, labs
 from pyrlab.host.online import ADDRESSES, without_password
+from pyrlab.host.project import Project, run_main
 from pyrlab.host.ready import checkout_fault
-from pyrlab.model.images import labs
 from pyrlab.model.problem import Problem
 
 ROOM = 15e9  # bytes that the four default images and their build cache take
 
 
-def engine(info: dict[str, Any]) -> Iterator[Finding]:
+def engine(ill: Finding | None, info: dict[str, Any]) -> Iterator[Finding]:
     """The engine, Buildx and Compose."""
-    ill = fault()
     if ill:
         yield ill
     if server := info.get("ServerVersion"):
@@ -48,26 +47,27 @@ def disk(root: Path) -> Finding:
     return Finding("disk", f"{free / 1e9:.0f} GB free for images", mend)
 
 
-def ports(answers: bool) -> Iterator[Finding]:
+def ports(project: Project, answers: bool) -> Iterator[Finding]:
     """Whether the ports of the labs are free, or taken by the labs themselves."""
-    for lab, own in labs().items():
-        container = inspect("container", container_name(lab)) if answers else None
-        if container and container["State"]["Running"] and owner.is_own(container["Config"]["Labels"]):
-            yield Finding(own, f"{lab} runs at {Running.of(container).port}")
+    for lab in labs(project):
+        own = project.table.labs[lab.name]
+        container = project.engine.inspect("container", lab.container_name) if answers else None
+        if container and container["State"]["Running"] and owner.is_own(project, container["Config"]["Labels"]):
+            yield Finding(own, f"{lab.name} runs at {Running.of(container).port}")
             continue
         try:
-            needed = ports_of(lab)
+            needed = lab.ports()
         except Problem as problem:
-            yield Finding(own, parameter(own), str(problem))
+            yield Finding(own, project.parameter(own), str(problem))
             continue
         for name, port in needed.items():
             try:
                 check_port(port, name)
             except Problem as problem:
                 known = Finding(name, str(port), str(problem))
-                yield known if answers else Finding(name, f"{port} is in use, perhaps by {lab}")
+                yield known if answers else Finding(name, f"{port} is in use, perhaps by {lab.name}")
             else:
-                yield Finding(name, f"{port} is free for {lab}")
+                yield Finding(name, f"{port} is free for {lab.name}")
 
 
 def user() -> Finding:
@@ -75,20 +75,19 @@ def user() -> Finding:
     return Finding("you", f"{owner.name()} ({os.getuid()}:{os.getgid()}); files in ~/work will be yours")
 
 
-def files() -> Finding:
+def files(project: Project) -> Finding:
     """The notebooks folder."""
     try:
-        path = checked_folder()
+        path = checked_folder(project)
     except Problem as problem:
-        return Finding("FILES", parameter("FILES"), str(problem))
+        return Finding("FILES", project.parameter("FILES"), str(problem))
     return Finding("FILES", f"{path}{'' if path.exists() else ' (will be made)'}")
 
 
-def proxies() -> Iterator[Finding]:
+def proxies(project: Project) -> Iterator[Finding]:
     """Whether the proxies answer."""
     for name in ADDRESSES:
-        address = parameter(name)
-        if not address:
+        if not (address := project.parameter(name)):
             continue
         shown = without_password(address)
         try:
@@ -101,21 +100,22 @@ def proxies() -> Iterator[Finding]:
             yield Finding(name, f"{shown} answers")
 
 
-def main() -> None:
+def main(project: Project) -> None:
     """Print the report; exit status 1 where something must be mended."""
-    git = output("git", "--version")
-    info = engine_info() if shutil.which("docker") else {}
-    wrong = parameters.take()
+    git = subprocess.run(["git", "--version"], capture_output=True, text=True).stdout if shutil.which("git") else ""
+    info = project.engine.info() if shutil.which("docker") else {}
+    wrong = parameters.wrong(project.root, project.environment)
+    answers = bool(info.get("ServerVersion"))
     found = [
-        *engine(info),
+        *engine(project.engine.fault(), info),
         Finding("git", git.split()[-1]) if git else Finding("git", "not there", "install git"),
         Finding("python3", sys.version.split()[0]),
-        checkout_fault() or Finding("checkout", str(ROOT)),
+        checkout_fault(project) or Finding("checkout", str(project.root)),
         *(
             Finding(name, sentence, "correct it where it comes from: make, local.mk or the environment")
             for name, sentence in wrong.items()
         ),
-        *([] if wrong else [*ports(answers=bool(info.get("ServerVersion"))), *proxies(), files()]),
+        *([] if wrong else [*ports(project, answers), *proxies(project), files(project)]),
         user(),
     ]
     for each in found:

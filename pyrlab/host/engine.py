@@ -1,203 +1,110 @@
-"""What may be wrong with the container engine, and what mends it."""
+"""The container engine: nothing else starts docker."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from pyrlab.host.parameters import unquoted
+from pyrlab.host import faults
+from pyrlab.model.problem import Problem
 
-SOCKET = "/var/run/docker.sock"
-RESTART = "restart the engine: sudo systemctl restart docker, or as it is started here"
-OWN = "for this machine's own engine type"
-INSTALL = "https://docs.docker.com/engine/install/"
-PLUGINS = {
-    "buildx": "install docker-buildx, or of Docker's own packages docker-buildx-plugin",
-    "compose": "install docker-compose, on Ubuntu docker-compose-v2, or of Docker's own packages docker-compose-plugin",
-}
-OLDEST = {"engine": (26, 1), "Buildx": (0, 13), "Compose": (2, 26)}  # what pyrlab is tested with
-FULL = 10e6  # bytes that are left on a full disk
+# Named files only: no .env, override or COMPOSE_FILE of the user's steers a lab.
+COMPOSE = ("compose", "--file", "compose.yaml", "--env-file", os.devnull, "--progress", "quiet")
+# What the client says of a name where the engine is well.
+NONE = r"no such (image|container|volume|network|object)|network \S+ not found|invalid reference"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What was looked at, what was found, and what mends it if it is wrong; `absent` if there is no engine at all."""
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """The engine that docker reaches in an environment; its commands are run in a folder, and all in this way."""
 
-    subject: str
-    found: str
-    mend: str = ""
-    absent: bool = False
+    folder: Path
+    environment: Mapping[str, str]
 
-    def __str__(self) -> str:
-        return f"{self.found}; {self.mend}"
+    def call(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, timeout: float | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a docker command, in another environment if one is given."""
+        command, env = ["docker", *arguments], environment or self.environment
+        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=timeout)
 
+    def run(self, *arguments: str, check: bool = True) -> str:
+        """The output of a docker command; raises Problem with its own last words where it fails."""
+        run = self.call(*arguments)
+        if check and run.returncode:
+            raise self.failure(arguments, run)
+        return run.stdout
 
-FULL_DISK = Finding(
-    "disk",
-    "the engine's disk is full",
-    "docker system df shows what takes room, docker buildx prune removes the build cache",
-)
-
-
-def engine_info() -> dict[str, Any]:
-    """What engine and client say of themselves; without ServerVersion where no engine answers."""
-    try:
-        command = ["docker", "info", "--format", "{{json .}}"]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        found: dict[str, Any] = json.loads(run.stdout)
-    except (subprocess.TimeoutExpired, ValueError):
-        return {}
-    return found
-
-
-def fault() -> Finding | None:
-    """What is wrong with the engine, with what mends it; None where it is well."""
-    if shutil.which("docker") is None:
-        if Path(SOCKET).exists() and not isinstance(knock(f"unix://{SOCKET}"), ConnectionRefusedError):
-            return Finding("engine", f"an engine is at {SOCKET}, but there is no docker command", "install docker-cli")
-        return absent("there is no docker command")
-    info = engine_info()
-    if "host" in info:
-        what = "the docker command is Podman's, which has no Buildx to build with"
-        return Finding("engine", what, f"install Docker as {INSTALL} says")
-    return illness(info) if info.get("ServerVersion") else no_answer()
-
-
-def absent(what: str) -> Finding:
-    """That an engine is not there, and who may install or start it."""
-    if unquoted(os.environ.get("ENGINE", "")) == "external":
-        mend = "ENGINE=external forbids to install or start one here: check DOCKER_HOST and docker context ls"
-        return Finding("engine", what, mend)
-    if os.environ.get("DOCKER_HOST"):
-        return Finding("engine", what, f"DOCKER_HOST names an engine elsewhere: install its client, see {INSTALL}")
-    if sys.platform != "linux":
-        return Finding("engine", what, f"start Docker Desktop or what else you have, or install one, see {INSTALL}")
-    return Finding("engine", what, "make engine installs and starts one on Debian and Ubuntu", absent=True)
-
-
-def no_answer() -> Finding:
-    """Why no engine answers: one that does not talk to this user, a wrong address, one that is ill, none at all."""
-    address = output("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}") or ""
-    refused = knock(address)
-    if isinstance(refused, PermissionError) and address == f"unix://{SOCKET}":
-        what = f"the engine at {address} answers root and the group docker only"
-        return Finding("engine", what, 'sudo usermod -aG docker "$USER", and then newgrp docker or log in again')
-    if found := wrong_address(address):
-        return found
-    if refused is None:  # something listens
-        return Finding("engine", f"the engine at {address} does not answer", RESTART)
-    for name in (output("docker", "context", "ls", "--format", "{{.Name}}") or "").split():
-        if name != "default" and output("docker", "--context", name, "version"):
-            what = f"no engine answers at {address}, but one does in the docker context {name}"
-            return Finding("engine", what, f"docker context use {name}")
-    return absent("no container engine answers")
-
-
-def wrong_address(address: str) -> Finding | None:
-    """What has put the address of another engine than this machine's own in the place of that; None if nothing has."""
-    if host := os.environ.get("DOCKER_HOST"):
-        return Finding("engine", f"no engine answers at DOCKER_HOST={host}", f"correct it, or {OWN}: unset DOCKER_HOST")
-    context = output("docker", "context", "show") or "default"
-    if context == "default":
-        return None
-    back = f"{'unset DOCKER_CONTEXT; ' * ('DOCKER_CONTEXT' in os.environ)}docker context use default"
-    if not address:
-        return Finding("engine", f"docker uses the context {context}, which does not exist", f"{OWN}: {back}")
-    there = f"no engine answers in the docker context {context} ({address})"
-    return Finding("engine", there, f"start that one, or {OWN}: {back}")
-
-
-def knock(address: str) -> OSError | None:
-    """Why nobody listens at a socket of this machine, None where somebody does; so is an address elsewhere."""
-    kind, _, path = address.partition("://")
-    if kind != "unix":
-        return None
-    with socket.socket(socket.AF_UNIX) as probe:
+    def ask(self, *arguments: str, timeout: float = 20) -> str | None:
+        """The output of a docker command, None where it fails, does not end, or is not there."""
         try:
-            probe.connect(path)
-        except OSError as error:
-            return error
-    return None
+            run = self.call(*arguments, timeout=timeout)
+        except (FileNotFoundError, subprocess.TimeoutExpired):
+            return None
+        return run.stdout.strip() if run.returncode == 0 else None
 
+    def open(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start a docker command, whose streams are used while it runs."""
+        env = environment or self.environment
+        return subprocess.Popen(["docker", *arguments], cwd=self.folder, env=env, **options)
 
-def illness(info: dict[str, Any]) -> Finding | None:
-    """What is wrong with an engine that answers."""
-    plugins = {plugin.get("Name"): plugin.get("Version") for plugin in info.get("ClientInfo", {}).get("Plugins") or []}
-    for plugin, mend in PLUGINS.items():
-        if plugin not in plugins:
-            return Finding(plugin.capitalize(), f"docker has no {plugin.capitalize()}", mend)
-    buildx = version_of("Buildx", str(plugins["buildx"]))
-    if buildx.mend:  # an older one builds nothing, but engine and Compose may do
-        return buildx
-    return settings_fault() or (illness_here(info) if is_here(info) else None)
+    def become(self, *arguments: str) -> NoReturn:
+        """Let a docker command go on in the place of this program."""
+        os.execvpe("docker", ["docker", *arguments], self.environment)
 
+    def fault(self) -> faults.Finding | None:
+        """What is wrong with the engine, with what mends it; None where it is well."""
+        return faults.fault(self)
 
-def illness_here(info: dict[str, Any]) -> Finding | None:
-    """The same of one on this machine."""
-    if not Path("/sys/class/net/docker0").exists() and not is_rootless(info):
-        option = '{{index .Options "com.docker.network.bridge.name"}}'
-        bridge = output("docker", "network", "inspect", "bridge", "--format", option)
-        if bridge and not Path("/sys/class/net", bridge).exists():
-            return Finding(
-                "engine", f"the engine's bridge {bridge} is gone, without which no build gets online", RESTART
-            )
-    if shutil.disk_usage(storage(info)).free < FULL:
-        return FULL_DISK
-    return None
+    def failure(self, arguments: Collection[str], run: subprocess.CompletedProcess[str]) -> Problem:
+        """Why a docker command has failed: what is wrong with the engine, or else its own last words."""
+        words = (run.stderr or run.stdout).strip().splitlines()
+        own = f"docker {' '.join([*arguments][:2])} failed: {words[-1] if words else run.returncode}"
+        return Problem(str(self.fault() or own))
 
+    def info(self) -> dict[str, Any]:
+        """What engine and client say of themselves; without ServerVersion where no engine answers."""
+        try:
+            found: dict[str, Any] = json.loads(self.call("info", "--format", "{{json .}}", timeout=60).stdout)
+        except (subprocess.TimeoutExpired, ValueError):
+            return {}
+        return found
 
-def version_of(subject: str, text: str) -> Finding:
-    """Whether the version in `text` is one that pyrlab works with."""
-    found = re.search(r"(\d+)\.(\d+)[^\s,]*", text)
-    oldest = ".".join(map(str, OLDEST[subject]))
-    if not found:
-        return Finding(subject, text or "of no version that is told")
-    if (int(found[1]), int(found[2])) < OLDEST[subject]:
-        return Finding(subject, f"{subject} {found[0]} is too old", f"upgrade to {oldest} or later")
-    return Finding(subject, f"{found[0]} ({oldest} or later will do)")
+    def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
+        """What the engine knows of an image, container or volume, None where there is none."""
+        found = self.described(kind, [name])
+        return found[0] if found else None
 
+    def described(self, kind: str, names: Collection[str]) -> list[dict[str, Any]]:
+        """What the engine knows of those images, containers or volumes that are there."""
+        arguments = (kind, "inspect", *names)
+        run = self.call(*arguments)
+        if run.returncode and not all(re.search(NONE, line, re.IGNORECASE) for line in run.stderr.splitlines()):
+            raise self.failure(arguments, run)
+        found: list[dict[str, Any]] = json.loads(run.stdout or "[]")
+        return found
 
-def settings_fault() -> Finding | None:
-    """That Buildx may not write where it keeps its settings, without which it builds nothing."""
-    docker = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")  # noqa: PTH111  # Path's may fail
-    folder = Path(os.environ.get("BUILDX_CONFIG") or Path(docker, "buildx"))
-    there = next(path for path in (folder, *folder.parents, Path()) if os.path.lexists(path))
-    if os.access(there, os.W_OK | os.X_OK):
-        return None
-    what = f"Buildx keeps its settings in {folder}, where you may not write"
-    return Finding("Buildx", what, "BUILDX_CONFIG names another folder: export BUILDX_CONFIG=/tmp/buildx")
+    def present(self, *names: str) -> dict[str, dict[str, Any]]:
+        """What the engine knows of those images that are there, by their names in its store."""
+        found = self.described("image", names)
+        return {name: image for image in found for name in image["RepoTags"] if name in names}
 
+    def drop_image(self, identity: str) -> None:
+        """Remove an image that no name is left of, if nothing uses it."""
+        found = self.inspect("image", identity)
+        if found and not found["RepoTags"]:
+            self.run("image", "rm", identity, check=False)
 
-def is_here(info: dict[str, Any]) -> bool:
-    """Whether an engine runs on this very machine, and not elsewhere, around this container or in a virtual machine."""
-    return sys.platform == "linux" and info.get("Name") == socket.gethostname()
-
-
-def is_rootless(info: dict[str, Any]) -> bool:
-    """Whether an engine runs as an ordinary user, in a network of its own."""
-    return any("rootless" in option for option in info.get("SecurityOptions") or [])
-
-
-def storage(info: dict[str, Any]) -> Path:
-    """Where an engine of this machine has its images, or the nearest folder above that this user sees."""
-    root = Path(info.get("DockerRootDir") or "/")
-    while not os.access(root, os.F_OK):
-        root = root.parent
-    return root
-
-
-def output(*command: str) -> str | None:
-    """The output of a command, None where it fails, does not end, or is not there."""
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    return run.stdout.strip() if run.returncode == 0 else None
+    def last_words(self, container: str) -> None:
+        """Print the end of a container's log, whichever stream it is on."""
+        log = self.call("logs", "--tail", "30", container)
+        print(f"{log.stdout}{log.stderr}".strip(), file=sys.stderr, flush=True)

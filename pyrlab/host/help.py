@@ -9,9 +9,8 @@ import re
 import sys
 from collections.abc import Sequence
 
-from pyrlab.host.docker import ROOT, parameter, run_main
 from pyrlab.host.online import without_password
-from pyrlab.model.images import labs, table
+from pyrlab.host.project import Project, run_main
 
 WORK = "Work in a lab"  # begins the heading of the targets that README.md lists
 
@@ -34,13 +33,13 @@ def parameters(makefile: str) -> list[tuple[str, str, str]]:
     return [(name, re.sub(r"\$\((?:value )?(\w+)\)", r"\1", default), text) for name, default, text in found]
 
 
-def tables() -> dict[str, str]:
+def tables(project: Project) -> dict[str, str]:
     """The tables of README.md, by the name in the marker above each."""
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (project.root / "Makefile").read_text()
     work = next(targets for heading, targets in sections(makefile).items() if heading.startswith(WORK))
     images = [
         (image.name, image.parent or "the Python image", ", ".join(each.file for each in image.lists), image.port)
-        for image in table().values()
+        for image in project.table.values()
     ]
     return {
         "commands": markdown(("command", "what it does"), [(f"make {target}", text) for target, text in work]),
@@ -55,29 +54,29 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("|  |", "| |")
 
 
-def with_tables(readme: str) -> str:
+def with_tables(project: Project, readme: str) -> str:
     """The text of README.md with its tables as they are now."""
-    for name, text in tables().items():
+    for name, text in tables(project).items():
         between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
         readme = between.sub(rf"\g<1>{text}\g<2>", readme)
     return readme
 
 
-def main() -> None:
+def main(project: Project) -> None:
     """Print both, or write the tables."""
     if sys.argv[1:] == ["--readme"]:
-        readme = ROOT / "README.md"
-        readme.write_text(with_tables(readme.read_text()))
+        readme = project.root / "README.md"
+        readme.write_text(with_tables(project, readme.read_text()))
         return
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (project.root / "Makefile").read_text()
     print("pyrlab: write package lists, type make pylab or make rlab, work in the browser.")
     for heading, targets in sections(makefile).items():
-        print(f"\n{heading}".replace(": LAB", f": LAB is {', '.join(labs())}"))
+        print(f"\n{heading}".replace(": LAB", f": LAB is {', '.join(project.table.labs)}"))
         for target, text in targets:
             print(f"  make {target:<13} {text}")
     print("\nParameters, as in: make start_pylab PORT=8890   (or in local.mk)")
     for name, _, meaning in parameters(makefile):
-        value = without_password(parameter(name))
+        value = without_password(project.parameter(name))
         print(f"  {name:<11} {meaning}{f' [{value}]' if value else ''}")
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from pyrlab.host import idmap, machine, owner
-from pyrlab.host.docker import COMPOSE, ROOT, docker, drop_image, inspect, last_words, parameter, run_main
+from pyrlab.host.engine import COMPOSE, Engine
 from pyrlab.host.online import environment_of, lab_environment
-from pyrlab.model.images import labs
+from pyrlab.host.project import Project, run_main
 from pyrlab.model.problem import Problem
 
 LONGEST = 255  # bytes of a file's name
@@ -54,48 +54,164 @@ class Running:
         return f"http://127.0.0.1:{port or self.port}/lab?token={self.token}"
 
 
-def container_name(lab: str) -> str:
-    """The name of a lab's container, as in compose.yaml."""
-    return f"{parameter('PROJECT', 'pyrlab')}-{lab}"
+@dataclass(frozen=True)
+class Lab:
+    """A lab of images.toml, be it started or not."""
+
+    project: Project
+    name: str
+
+    @property
+    def container_name(self) -> str:
+        """The name of its container, as in compose.yaml."""
+        return f"{self.project.parameter('PROJECT')}-{self.name}"
+
+    @property
+    def container(self) -> dict[str, Any] | None:
+        """What the engine knows of that, None where there is none."""
+        return owner.inspect(self.project, "container", self.container_name)
+
+    @property
+    def home(self) -> str:
+        """The name of the volume with its settings."""
+        return f"{self.project.parameter('PROJECT')}_{self.name}-home"
+
+    @property
+    def mount_point(self) -> Path:
+        """Where root's notebooks are mounted as its own user's."""
+        return Path("/run/pyrlab") / self.container_name
+
+    @property
+    def is_service(self) -> bool:
+        """Whether compose.yaml has a service for this very lab; the others are its service lab."""
+        return f"\n  {self.name}:\n" in (self.project.root / "compose.yaml").read_text()
+
+    @property
+    def compose(self) -> tuple[str, str]:
+        """The project and the service, as Compose knows it."""
+        return (self.project.parameter("PROJECT"), self.name) if self.is_service else (self.container_name, "lab")
+
+    def running(self) -> Running:
+        """How it runs; raises Problem where it does not."""
+        container = self.container
+        if not container or not container["State"]["Running"]:
+            raise Problem(f"{self.name} does not run; start it with make start_{self.name}")
+        return Running.of(container)
+
+    def ports(self) -> dict[str, int]:
+        """The ports that it is to listen on, its own first, by their parameters; raises Problem where it cannot."""
+        labs = self.project.table.labs
+        if self.name not in labs:
+            raise Problem(f"{self.name} is no lab; the labs are {', '.join(labs)}")
+        own = labs[self.name]
+        found = {name: port_number(self.project, name) for name in (own, "TBPORT")}
+        if found[own] == found["TBPORT"]:
+            other = f"choose another, as in make {own}=8889 start_{self.name}"
+            raise Problem(f"{own}={found[own]} is TensorBoard's port (TBPORT); {other}")
+        return found if self.name == "pylab" else {own: found[own]}
+
+    def check(self) -> tuple[int, Path]:
+        """The port and the notebooks folder; raises Problem where it could not start with its parameters."""
+        machine.chosen(self.project)
+        container = self.container
+        published = container["NetworkSettings"]["Ports"].values() if container else []
+        own = {int(binding["HostPort"]) for bindings in published for binding in bindings or []}
+        needed = self.ports()
+        for name, number in needed.items():
+            if number not in own:
+                check_port(number, name)
+        return next(iter(needed.values())), files_folder(self.project)
+
+    def share(self, files: Path) -> tuple[Path, str]:
+        """The folder that compose mounts, and the UID:GID that the lab runs as.
+
+        What the lab writes there belongs to whoever typed make. Root's folder is shown to jovyan as his own, so
+        that the lab need not be root; where the system cannot do that, it is root without any capability.
+        """
+        if "name=rootless" in self.project.engine.run("info", "--format", "{{.SecurityOptions}}"):
+            return files, "0:0"  # a rootless engine maps its user to root
+        if os.getuid() == 0:
+            idmap.unmount(self.mount_point)
+            try:
+                idmap.mount(files, self.mount_point, *JOVYAN)
+            except OSError:
+                idmap.unmount(self.mount_point)
+            else:
+                return self.mount_point, "{}:{}".format(*JOVYAN)
+        return files, f"{os.getuid()}:{os.getgid()}"
+
+    def start(self, browse: bool) -> None:
+        """Start it, wait until it is healthy, and print where it is."""
+        project, engine, name = self.project, self.project.engine, self.container_name
+        port, files = self.check()
+        container = self.container
+        claim_homes(project, self)
+        token = Running.of(container).token if container else secrets.token_hex(24)
+        if container and container["State"]["Paused"]:
+            thaw(engine, name)
+        if container and goes_on(project, container, files):
+            # With what it was started with, it just goes on running.
+            environment = environment_of(project, container) | machine.of(container)
+            mounts = {mount["Destination"]: mount["Source"] for mount in container["Mounts"]}
+            work, user = mounts["/home/jovyan/work"], container["Config"]["User"]
+        else:
+            environment = lab_environment(project) | machine.own(engine)
+            if container:
+                engine.run("stop", name)
+            work, user = self.share(files)
+        environment |= {"LAB": self.name, "LAB_PORT": str(port), "LAB_USER": user, "WORK": str(work)}
+        environment |= {"FILES": str(files), "JUPYTER_TOKEN": token, **machine.chosen(project)}
+        environment |= {"OWNER_USER": owner.name(), "OWNER_CHECKOUT": str(project.root)}
+        prefix, service = self.compose
+        up = ["up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", service]
+        if container and not has_networks(engine, container):
+            up.append("--force-recreate")
+        run = engine.call(*COMPOSE, "--project-name", prefix, *up, environment=environment)
+        if container:
+            engine.drop_image(container["Image"])  # which a newer one may have replaced while this container held it
+        if run.returncode:
+            if "Error response from daemon" not in run.stderr:  # else its log is that of the time before
+                engine.last_words(name)
+            raise Problem(f"{self.name} did not start: {(run.stderr.strip() or 'see its log above').splitlines()[-1]}")
+        url = self.running().url()
+        print(f"{self.name} is ready: {url}")
+        print(f"notebooks: {files}   stop: make stop_{self.name}")
+        if has_desktop():
+            if browse:
+                webbrowser.open(url)
+        else:
+            print(f"from your laptop: ssh -N -L {port}:127.0.0.1:{port} {ssh_name()}   then open the URL above there")
+
+    def stop(self) -> None:
+        """Stop it; its container, settings and notebooks stay."""
+        container = self.container
+        if container and container["State"]["Running"]:
+            self.project.engine.run("stop", "--time", "15", self.container_name)
+            idmap.unmount(self.mount_point)
+            print(f"{self.name} is stopped; make start_{self.name} continues where you left")
+        else:
+            print(f"{self.name} does not run")
 
 
-def running(lab: str) -> Running:
-    """The running lab; raises Problem where it does not run."""
-    container = owner.container(container_name(lab))
-    if not container or not container["State"]["Running"]:
-        raise Problem(f"{lab} does not run; start it with make start_{lab}")
-    return Running.of(container)
+def labs(project: Project) -> list[Lab]:
+    """The labs that there are."""
+    return [Lab(project, name) for name in project.table.labs]
 
 
-def port_number(name: str) -> int:
+def claim_homes(project: Project, *started: Lab) -> None:
+    """Make the volumes of those `started`, and as Compose does whatever it starts, of all that are services."""
+    for lab in dict.fromkeys([*started, *(lab for lab in labs(project) if lab.is_service)]):
+        if not owner.inspect(project, "volume", lab.home):
+            prefix, service = lab.compose  # by which Compose knows it
+            known = (f"com.docker.compose.project={prefix}", f"com.docker.compose.volume={service}-home")
+            owner.claim_volume(project, lab.home, *known)
+
+
+def port_number(project: Project, name: str) -> int:
     """The port that a parameter names; raises Problem where it has no value."""
-    if not parameter(name):
+    if not (port := project.parameter(name)):
         raise Problem(f"{name} says where a lab listens, and has no value; give it one, as in make {name}=8890 …")
-    return int(parameter(name))
-
-
-def has_service(lab: str) -> bool:
-    """Whether compose.yaml has a service for this very lab; the others are its service lab."""
-    return f"\n  {lab}:\n" in (ROOT / "compose.yaml").read_text()
-
-
-def compose(lab: str) -> tuple[str, str]:
-    """The project and the service of a lab, as Compose knows it."""
-    project = parameter("PROJECT", "pyrlab")
-    return (project, lab) if has_service(lab) else (f"{project}-{lab}", "lab")
-
-
-def ports_of(lab: str) -> dict[str, int]:
-    """The ports that a lab is to listen on, by their parameters; raises Problem where that cannot be."""
-    if lab not in labs():
-        raise Problem(f"{lab} is no lab; the labs are {', '.join(labs())}")
-    name = labs()[lab]
-    port, tensorboard = port_number(name), port_number("TBPORT")
-    if port == tensorboard:
-        raise Problem(
-            f"{name}={port} is TensorBoard's port (TBPORT); choose another, as in make {name}=8889 start_{lab}"
-        )
-    return {name: port, "TBPORT": tensorboard} if lab == "pylab" else {name: port}
+    return int(port)
 
 
 def check_port(port: int, name: str) -> None:
@@ -110,9 +226,9 @@ def check_port(port: int, name: str) -> None:
             raise Problem(f"port {port} is in use; choose another, as in make {name}={port + 1} …") from None
 
 
-def checked_folder() -> Path:
+def checked_folder(project: Project) -> Path:
     """The folder to mount at ~/work, whether it is there or not; raises Problem where it cannot be one."""
-    path = Path(parameter("FILES")).absolute()
+    path = Path(project.parameter("FILES")).absolute()
     if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
         raise Problem(f"FILES={path} cannot be made: a name in it has more than {LONGEST} bytes")
     there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
@@ -130,135 +246,40 @@ def checked_folder() -> Path:
     return path
 
 
-def files_folder() -> Path:
+def files_folder(project: Project) -> Path:
     """The same, made if missing."""
-    path = checked_folder()
+    path = checked_folder(project)
     if not path.is_dir():
         try:
             path.mkdir(parents=True)
         except OSError as error:
             raise Problem(f"FILES={path} cannot be made: {error.strerror}") from None
-        shutil.copytree(ROOT / "notebooks", path / "samples")
+        shutil.copytree(project.root / "notebooks", path / "samples")
         print(f"made {path} for your notebooks, with pyrlab's samples in it")
     return path
 
 
-def claim_homes(*names: str) -> None:
-    """Make the volumes of labs: of those `names`, and as Compose does whatever it starts, of all that are services."""
-    for lab in dict.fromkeys([*names, *filter(has_service, labs())]):
-        project, service = compose(lab)
-        owner.claim_volume(home_volume(lab), project, f"{service}-home")
-
-
-def home_volume(lab: str) -> str:
-    """The name of the volume with a lab's settings."""
-    return f"{parameter('PROJECT', 'pyrlab')}_{lab}-home"
-
-
-def mount_point(lab: str) -> Path:
-    """Where root's notebooks are mounted for `lab` as its own user's."""
-    return Path("/run/pyrlab") / container_name(lab)
-
-
-def share(lab: str, files: Path) -> tuple[Path, str]:
-    """The folder that compose mounts, and the UID:GID that the lab runs as.
-
-    What the lab writes there belongs to whoever typed make. Root's folder is shown to jovyan as his own, so
-    that the lab need not be root; where the system cannot do that, it is root without any capability.
-    """
-    if "name=rootless" in docker("info", "--format", "{{.SecurityOptions}}"):
-        return files, "0:0"  # a rootless engine maps its user to root
-    if os.getuid() == 0:
-        idmap.unmount(mount_point(lab))
-        try:
-            idmap.mount(files, mount_point(lab), *JOVYAN)
-        except OSError:
-            idmap.unmount(mount_point(lab))
-        else:
-            return mount_point(lab), "{}:{}".format(*JOVYAN)
-    return files, f"{os.getuid()}:{os.getgid()}"
-
-
-def check(lab: str) -> tuple[int, Path]:
-    """The port and the notebooks folder of `lab`; raises Problem where it could not start with its parameters."""
-    machine.chosen()
-    container = owner.container(container_name(lab))
-    published = container["NetworkSettings"]["Ports"].values() if container else []
-    own = {int(binding["HostPort"]) for bindings in published for binding in bindings or []}
-    needed = ports_of(lab)
-    for name, number in needed.items():
-        if number not in own:
-            check_port(number, name)
-    return needed[labs()[lab]], files_folder()
-
-
-def has_networks(container: dict[str, Any]) -> bool:
+def has_networks(engine: Engine, container: dict[str, Any]) -> bool:
     """Whether the networks of a container are there, without which it cannot start; docker network prune takes them."""
     networks = container["NetworkSettings"]["Networks"].values()
-    return all(inspect("network", each["NetworkID"]) for each in networks if each["NetworkID"])
+    return all(engine.inspect("network", each["NetworkID"]) for each in networks if each["NetworkID"])
 
 
-def thaw(name: str) -> None:
+def thaw(engine: Engine, name: str) -> None:
     """Let a container go on that was frozen with docker pause, and wait until its next health check has seen that."""
-    docker("unpause", name)
+    engine.run("unpause", name)
     deadline = time.monotonic() + 60
-    while docker("inspect", "--format", "{{.State.Health.Status}}", name).strip() != "healthy":
+    while engine.run("inspect", "--format", "{{.State.Health.Status}}", name).strip() != "healthy":
         if time.monotonic() > deadline:
             return
         time.sleep(0.5)
 
 
-def goes_on(container: dict[str, Any], files: Path) -> bool:
+def goes_on(project: Project, container: dict[str, Any], files: Path) -> bool:
     """Whether a lab runs as it is to, over these notebooks and with what this checkout has mounted there."""
-    same = Running.of(container).files == str(files) and container["Config"]["Labels"].get(owner.CHECKOUT) == str(ROOT)
+    checkout = container["Config"]["Labels"].get(owner.CHECKOUT)
+    same = Running.of(container).files == str(files) and checkout == str(project.root)
     return same and bool(container["State"]["Running"])
-
-
-def start(lab: str, browse: bool) -> None:
-    """Start `lab`, wait until it is healthy, and print where it is."""
-    port, files = check(lab)
-    container = owner.container(container_name(lab))
-    claim_homes(lab)
-    token = Running.of(container).token if container else secrets.token_hex(24)
-    if container and container["State"]["Paused"]:
-        thaw(container_name(lab))
-    if container and goes_on(container, files):
-        # With what it was started with, it just goes on running.
-        environment = environment_of(container) | machine.of(container)
-        environment["WORK"], environment["LAB_USER"] = mounted_work(container), container["Config"]["User"]
-    else:
-        environment = lab_environment() | machine.own()
-        if container:
-            docker("stop", container_name(lab))
-        work, environment["LAB_USER"] = share(lab, files)
-        environment["WORK"] = str(work)
-    project, service = compose(lab)
-    environment |= {"LAB": lab, "LAB_PORT": str(port)}
-    environment |= {"FILES": str(files), "JUPYTER_TOKEN": token, **machine.chosen(), **owner.environment()}
-    up = ["--project-name", project, "up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout"]
-    command = [*COMPOSE, *up, "120", service]
-    if container and not has_networks(container):
-        command.append("--force-recreate")
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if container:
-        drop_image(container["Image"])  # which a newer one may have replaced while this container held it
-    if run.returncode:
-        if "Error response from daemon" not in run.stderr:  # else its log is that of the time before
-            last_words(container_name(lab))
-        raise Problem(f"{lab} did not start: {(run.stderr.strip() or 'see its log above').splitlines()[-1]}")
-    found = running(lab)
-    print(f"{lab} is ready: {found.url()}")
-    print(f"notebooks: {files}   stop: make stop_{lab}")
-    if has_desktop():
-        if browse:
-            webbrowser.open(found.url())
-    else:
-        print(f"from your laptop: ssh -N -L {port}:127.0.0.1:{port} {ssh_name()}   then open the URL above there")
-
-
-def mounted_work(container: dict[str, Any]) -> str:
-    """The folder of the host that a container has at ~/work."""
-    return str(next(mount["Source"] for mount in container["Mounts"] if mount["Destination"] == "/home/jovyan/work"))
 
 
 def has_desktop() -> bool:
@@ -274,32 +295,17 @@ def ssh_name() -> str:
     return f"{getpass.getuser()}@{connection[2] if len(connection) == 4 else socket.gethostname()}"
 
 
-def stop(names: list[str]) -> None:
-    """Stop labs; their containers, settings and notebooks stay."""
-    if not names:
-        print("no lab runs")
-    for lab in names:
-        container = owner.container(container_name(lab))
-        if container and container["State"]["Running"]:
-            docker("stop", "--time", "15", container_name(lab))
-            idmap.unmount(mount_point(lab))
-            print(f"{lab} is stopped; make start_{lab} continues where you left")
-        else:
-            print(f"{lab} does not run")
-
-
-def list_labs() -> None:
+def list_labs(project: Project) -> None:
     """Print this user's running labs: name, URL, notebooks, memory."""
-    names = docker("ps", *own_labs(owner.name()), "--format", "{{.Names}}").split()
-    stats = dict(
-        line.split("\t", 1)
-        for line in docker("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
-    )
-    found = [Running.of(container) for name in sorted(names) if (container := inspect("container", name))]
+    engine = project.engine
+    names = engine.run("ps", *own_labs(owner.name()), "--format", "{{.Names}}").split()
+    stats = engine.run("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
+    memories = dict(line.split("\t", 1) for line in stats)
+    found = [Running.of(container) for name in sorted(names) if (container := engine.inspect("container", name))]
     if not found:
-        print(f"no lab runs; start one with {' or '.join(f'make {lab}' for lab in labs())}")
+        print(f"no lab runs; start one with {' or '.join(f'make {lab}' for lab in project.table.labs)}")
     for lab in found:
-        memory = stats.get(lab.name, "unknown").split(" / ")[0]
+        memory = memories.get(lab.name, "unknown").split(" / ")[0]
         print(f"{lab.name}\n  URL        {lab.url()}\n  notebooks  {lab.files}\n  memory     {memory}")
 
 
@@ -308,13 +314,13 @@ def own_labs(user: str) -> tuple[str, ...]:
     return ("--filter", "label=org.pyrlab.lab", "--filter", f"label={owner.USER}={user}")
 
 
-def tunnel(host: str) -> None:
-    """Forward the ports of the labs that run on `host` to this machine, and print their local URLs."""
-    if not host:
+def tunnel(project: Project) -> None:
+    """Forward the ports of the labs that run on HOST to this machine, and print their local URLs."""
+    if not (host := project.parameter("HOST")):
         raise Problem("make tunnel needs the server, as in make tunnel HOST=user@server")
     ps = " ".join(["docker ps -q", *own_labs("$(id -un)")])
     ids = f'ids=$({ps}) && {{ [ -z "$ids" ] || docker container inspect $ids; }}'
-    ssh = ["ssh", *shlex.split(parameter("SSH_OPTIONS"))]
+    ssh = ["ssh", *shlex.split(project.parameter("SSH_OPTIONS"))]
     run = subprocess.run([*ssh, host, ids], stdout=subprocess.PIPE, text=True)
     if run.returncode:
         raise Problem(f"{host} could not be asked for its labs; ssh's own words stand above")
@@ -343,30 +349,33 @@ def free_port(wanted: int) -> int:
     raise Problem(f"none of the ports from {wanted} to {wanted + 99} is free on this machine")
 
 
-def main() -> None:
+def main(project: Project) -> None:
     """Dispatch; see the module's docstring."""
-    verb, names = sys.argv[1], sys.argv[2:]
+    verb, *names = sys.argv[1:]
+    chosen = [Lab(project, name) for name in names]
     match verb:
         case "check":  # before the long work of a build
-            for lab in names:
-                check(lab)
+            for lab in chosen:
+                lab.check()
         case "start" | "open":
-            start(names[0], browse=verb == "open")
+            chosen[0].start(browse=verb == "open")
         case "stop":
-            stop(names or [lab for lab in labs() if owner.container(container_name(lab))])
+            there = chosen or [lab for lab in labs(project) if lab.container]
+            for lab in there:
+                lab.stop()
+            if not there:
+                print("no lab runs")
         case "url":
-            print(running(names[0]).url())
+            print(chosen[0].running().url())
         case "logs":
-            running(names[0])
-            os.execvp("docker", ["docker", "logs", "--follow", "--tail", "100", container_name(names[0])])
+            project.engine.become("logs", "--follow", "--tail", "100", chosen[0].running().name)
         case "bash":
-            running(names[0])
             terminal = ["--tty"] if sys.stdin.isatty() else []
-            os.execvp("docker", ["docker", "exec", "--interactive", *terminal, container_name(names[0]), "bash"])
+            project.engine.become("exec", "--interactive", *terminal, chosen[0].running().name, "bash")
         case "list":
-            list_labs()
+            list_labs(project)
         case "tunnel":
-            tunnel(parameter("HOST"))
+            tunnel(project)
         case _:
             raise Problem(f"there is no verb {verb}")
 

@@ -13,14 +13,11 @@ from pathlib import Path
 
 from pyrlab.host import requirements
 from pyrlab.host.contents import Versions
-from pyrlab.host.docker import CACHE, ROOT, parameter
+from pyrlab.host.project import Project
 from pyrlab.host.text import aligned, megabytes
-from pyrlab.model import images
-from pyrlab.model.images import List, lineage
+from pyrlab.model.images import List, Table
 from pyrlab.model.problem import Problem
 
-STAGED = CACHE / "locks"  # what a build uses; the checkout's own change only when it has succeeded
-APART = CACHE / "resolved"  # what the images have where the checkout's locks could not be had, or not from here
 FORM = "archives"  # of the locks of Debian and R packages: a change makes all of them anew
 SETTINGS = {"R": ("CRAN", "BIOC")}  # what the packages of an ecosystem depend on besides
 HEADER = re.compile(r"# .*\n# for ([0-9a-f]{16}), content ([0-9a-f]{16})(?:, lists ([0-9a-f]{16}))?(?:, on (.*))?\n")
@@ -32,52 +29,22 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def names() -> list[str]:
-    """The names of all locks, each after those that it rests on."""
-    return [*dict.fromkeys(each.lock for image in images.table().values() for each in image.lists)]
-
-
-def lists_of(name: str) -> list[List]:
-    """The lists whose packages are in a lock."""
-    found = {each.name: each for image in images.table().values() for each in image.lists if each.lock == name}
-    return [*found.values()]
-
-
-def files_of(name: str) -> list[str]:
-    """The files of these lists."""
-    return [path for each in lists_of(name) for path in each.files]
-
-
-def ecosystem_of(name: str) -> str:
-    """Of what kind the packages of a lock are."""
-    return lists_of(name)[-1].ecosystem
-
-
-def rests_on(name: str) -> list[str]:
-    """The locks of what is there already, of the same ecosystem and for R of Debian's: those of the image's parents."""
-    owner = images.owner(lists_of(name)[-1])
-    kinds = {"R": ("Debian",)}.get(ecosystem_of(name), (ecosystem_of(name),))
-    above = [each for image in lineage(owner.name)[:-1] for each in image.lists]
-    same = [each for each in owner.lists if each.ecosystem == "Debian" and ecosystem_of(name) == "R"]
-    return [*dict.fromkeys(each.lock for each in [*above, *same] if each.ecosystem in kinds and each.lock != name)]
-
-
 @dataclass(frozen=True)
 class Lock:
-    """What a list resolves to."""
+    """What some lists resolve to."""
 
-    name: str
+    of: tuple[List, ...]
     inputs: str  # a digest of what it was resolved from
     python: str  # the Python image that it was resolved on, of base_debs
     content: str
     lists: str = ""  # a digest of what its lists asked for, empty of a lock that was made before this was noted
 
     @classmethod
-    def read(cls, folder: Path, name: str) -> Lock:
+    def read(cls, table: Table, folder: Path, name: str) -> Lock:
         """The lock in `folder`, an empty one where there is none; raises Problem for one that is not as written."""
-        path = folder / f"{name}.lock"
+        of, path = table.locks[name], folder / f"{name}.lock"
         if not path.exists():
-            return cls(name, "", "", "")
+            return cls(of, "", "", "")
         text = path.read_text(errors="replace")
         header = HEADER.match(text)
         content = text[header.end() :] if header else ""
@@ -86,21 +53,21 @@ class Lock:
                 f"{path.name} is not as make lock wrote it; take the committed one back with "
                 f"git checkout HEAD -- {path.name}, and make lock adds what the lists have besides"
             )
-        return cls(name, header[1], header[4] or "", content, header[3] or "")
+        return cls(of, header[1], header[4] or "", content, header[3] or "")
 
     def write(self, folder: Path) -> None:
         """Write the lock into `folder`."""
         lists = f", lists {self.lists}" if self.lists else ""
         on = f", on {self.python}" if self.python else ""
-        (folder / f"{self.name}.lock").write_text(
-            f"# What {files_of(self.name)[-1]} resolves to, written by make lock; change the list, not this file.\n"
+        (folder / f"{self.of[-1].lock}.lock").write_text(
+            f"# What {self.of[-1].file} resolves to, written by make lock; change the list, not this file.\n"
             f"# for {self.inputs or '0' * 16}, content {digest(self.content)}{lists}{on}\n{self.content}"
         )
 
     def versions(self) -> Versions:
         """The version of every package, and the Python image's digest."""
         found: Versions = {}
-        ecosystem = ecosystem_of(self.name)
+        ecosystem = self.of[-1].ecosystem
         if self.python:
             image, version = re.split(r"@sha256:| (?=\w+$)", self.python, maxsplit=1)
             found["image", image] = version[:12]
@@ -120,115 +87,114 @@ class Lock:
     @property
     def is_old(self) -> bool:
         """Whether it is one of Debian or R packages that does not name their archives, as before there was FORM."""
-        return ecosystem_of(self.name) != "Python" and not re.search(r"^\[", self.content, re.MULTILINE)
+        return self.of[-1].ecosystem != "Python" and not re.search(r"^\[", self.content, re.MULTILINE)
 
 
-def wanted(name: str) -> list[str]:
+def wanted(project: Project, name: str) -> list[str]:
     """What the lists of a lock, and the files that they point at, ask for now."""
     found: list[str] = []
-    for path in files_of(name):
-        if path in requirements.own():
-            for other, text in requirements.lists(path).items():
+    root = project.root
+    for path in project.table.files_of(name):
+        if path in requirements.own(project):
+            for other, text in requirements.lists(root, path).items():
                 found += [] if other == path else [f"in {other}"]
                 found += stripped(requirements.without_passwords(text))
             found += [
-                f"{wheel} {hashlib.sha256((ROOT / wheel).read_bytes()).hexdigest()}"
-                for wheel in requirements.wheels(path)
+                f"{wheel} {hashlib.sha256((root / wheel).read_bytes()).hexdigest()}"
+                for wheel in requirements.wheels(root, path)
             ]
         else:
-            found += packages(ROOT / path)
+            found += stripped((root / path).read_text(errors="replace"))
     return found
 
 
-def is_lowest(name: str) -> bool:
+def is_lowest(table: Table, name: str) -> bool:
     """Whether a lock is of what stands on the Python image itself, and so depends on that."""
-    return ecosystem_of(name) == "Debian" and not rests_on(name)
+    return table.locks[name][-1].ecosystem == "Debian" and not table.rests_on(name)
 
 
-def inputs(name: str, folder: Path, python: str, lines: list[str]) -> str:
+def inputs(project: Project, name: str, python: str, lines: list[str]) -> str:
     """A digest of what a lock is resolved from: the `lines` of its lists, settings, other locks, the processor."""
-    parts = list(lines)
-    if ecosystem_of(name) != "Python":
+    parts, table = [*lines], project.table
+    ecosystem = table.locks[name][-1].ecosystem
+    if ecosystem != "Python":
         parts += [FORM, platform.machine().replace("arm64", "aarch64")]  # as macOS says it
-    parts += [f"{setting}={parameter(setting)}" for setting in SETTINGS.get(ecosystem_of(name), ())]
-    parts += [Lock.read(folder, other).content for other in rests_on(name)]
-    parts += [python] if is_lowest(name) else []
+    parts += [f"{setting}={project.parameter(setting)}" for setting in SETTINGS.get(ecosystem, ())]
+    parts += [Lock.read(table, project.staged, other).content for other in table.rests_on(name)]
+    parts += [python] if is_lowest(table, name) else []
     return digest("\n".join(parts))
 
 
-def packages(path: Path) -> list[str]:
-    """The packages that a list asks for, sorted: comments, blanks and order make no difference."""
-    return stripped(path.read_text(errors="replace"))
-
-
 def stripped(text: str) -> list[str]:
-    """The lines of a list's text, sorted, without comments and blanks."""
+    """The lines of a list's text, sorted: comments, blanks and order make no difference."""
     lines = (requirements.without_comment(line).strip() for line in text.splitlines())
     return sorted(line for line in lines if line)
 
 
-def current(name: str) -> Lock:
+def current(project: Project, name: str) -> Lock:
     """The lock that the checkout has, or what the images have in its place since."""
-    origin = APART / f"{name}.of"
-    if origin.exists() and origin.read_text() == origin_of(name):
-        return Lock.read(APART, name)
-    return Lock.read(ROOT, name)
+    origin = project.apart / f"{name}.of"
+    apart = origin.exists() and origin.read_text() == origin_of(project, name)
+    return Lock.read(project.table, project.apart if apart else project.root, name)
 
 
-def origin_of(name: str) -> str:
+def origin_of(project: Project, name: str) -> str:
     """By what the checkout's lock is known again."""
-    path = ROOT / f"{name}.lock"
+    path = project.root / f"{name}.lock"
     return digest(path.read_text(errors="replace") if path.exists() else "")
 
 
-def stage() -> None:
+def stage(project: Project) -> None:
     """Put the locks where the build finds them; an empty one where there is none yet."""
-    shutil.rmtree(STAGED, ignore_errors=True)
-    STAGED.mkdir(parents=True)
-    for name in names():
-        current(name).write(STAGED)
+    shutil.rmtree(project.staged, ignore_errors=True)
+    project.staged.mkdir(parents=True)
+    for name in project.table.locks:
+        current(project, name).write(project.staged)
 
 
-def seal(name: str, python: str, lines: list[str]) -> None:
+def seal(project: Project, name: str, python: str, lines: list[str]) -> None:
     """Give a lock that was made of `lines` its header."""
-    made = STAGED / f"{name}.lock"
+    made, table = project.staged / f"{name}.lock", project.table
     content = made.read_text()
     made.unlink()  # with the rights that BuildKit gave it, which a step would take for a change
-    on = python if is_lowest(name) else ""
-    Lock(name, inputs(name, STAGED, python, lines), on, content, digest("\n".join(lines))).write(STAGED)
+    on = python if is_lowest(table, name) else ""
+    given = inputs(project, name, python, lines)
+    Lock(table.locks[name], given, on, content, digest("\n".join(lines))).write(project.staged)
 
 
-def publish(asked: bool) -> None:
+def publish(project: Project, asked: bool) -> None:
     """Put the locks that were made into the checkout: all if the user `asked` for it, else those whose lists changed.
 
     What differs only because the archives have moved on, or another Python image is here, is kept apart.
     """
     written: set[str] = set()
-    for name in names():
-        lock, before = Lock.read(STAGED, name), Lock.read(ROOT, name)
-        follows = lock.content != before.content and written.intersection(rests_on(name))
+    for name in project.table.locks:
+        lock, before = (Lock.read(project.table, folder, name) for folder in (project.staged, project.root))
+        follows = lock.content != before.content and written.intersection(project.table.rests_on(name))
+        origin = project.apart / f"{name}.of"
         if lock == before:
-            (APART / f"{name}.of").unlink(missing_ok=True)  # what was apart is of lists that are no more
+            origin.unlink(missing_ok=True)  # what was apart is of lists that are no more
         if not lock.inputs.strip("0") or lock == before:
             continue
         if asked or follows or before.is_old or lock.lists != before.lists:
-            lock.write(ROOT)
+            lock.write(project.root)
             written.add(name)
         else:
-            APART.mkdir(exist_ok=True)
-            lock.write(APART)
-            (APART / f"{name}.of").write_text(origin_of(name))
+            project.apart.mkdir(exist_ok=True)
+            lock.write(project.apart)
+            origin.write_text(origin_of(project, name))
 
 
-def published(names: Iterable[str]) -> bool:
+def published(project: Project, names: Iterable[str]) -> bool:
     """Whether the checkout has the locks `names` as they are staged."""
-    return all(Lock.read(STAGED, name) == Lock.read(ROOT, name) for name in names)
+    table = project.table
+    return all(Lock.read(table, project.staged, name) == Lock.read(table, project.root, name) for name in names)
 
 
 def notes(before: list[Lock], after: list[Lock]) -> list[str]:
     """Sentences on what was locked anew, if anything was."""
     found = []
-    if old := [f"{lock.name}.lock" for lock in before if lock.is_old and lock.content]:
+    if old := [f"{lock.of[-1].lock}.lock" for lock in before if lock.is_old and lock.content]:
         found.append(f"{', '.join(old)} now say where each archive is, its size and its checksum; commit them")
     if there := changes(before, after):
         shown, more = listed(there, 5)
@@ -264,15 +230,20 @@ class Change:
     grown: int | None = None  # bytes
 
 
-def read(folder: Path) -> list[Lock]:
+def read(table: Table, folder: Path) -> list[Lock]:
     """The locks in `folder`."""
-    return [Lock.read(folder, name) for name in names()]
+    return [Lock.read(table, folder, name) for name in table.locks]
 
 
 def changes(before: list[Lock], after: list[Lock]) -> list[Change]:
     """What differs between two sets of locks."""
     old, new = ({key: version for lock in side for key, version in lock.versions().items()} for side in (before, after))
     return compare(old, new)
+
+
+def staged_changes(project: Project) -> list[Change]:
+    """What the staged locks have otherwise than the checkout's."""
+    return changes(*(read(project.table, folder) for folder in (project.root, project.staged)))
 
 
 def compare(old: Versions, new: Versions) -> list[Change]:

@@ -7,22 +7,23 @@ import zoneinfo
 from pathlib import Path
 from typing import Any
 
-from pyrlab.host.docker import docker, parameter
+from pyrlab.host.engine import Engine
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
 LOCALTIME, TIMEZONE = Path("/etc/localtime"), Path("/etc/timezone")
 UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 
 
-def chosen() -> dict[str, str]:
+def chosen(project: Project) -> dict[str, str]:
     """TZ and SHM for compose.yaml, where the user has set them; raises Problem for what is neither."""
     found = {}
-    if zone := parameter("TZ").removeprefix(":"):  # a colon before a name changes nothing
+    if zone := project.parameter("TZ").removeprefix(":"):  # a colon before a name changes nothing
         found["TZ"] = linked(Path(zone)) if zone.startswith("/") else zone
         known = zoneinfo.available_timezones()
         if known and found["TZ"] not in known:
             raise Problem(f"TZ={zone} is no name of a time zone; {meant(zone, known)}")
-    if size := parameter("SHM"):
+    if size := project.parameter("SHM"):
         parts = re.fullmatch(r"([1-9]\d*)([kmg])i?b?", size.lower())
         if not parts:
             raise Problem(f"SHM={size} is no size; write it as in SHM=2g")
@@ -39,14 +40,14 @@ def meant(zone: str, known: set[str]) -> str:
     return f"did you mean {found[0]}?" if len(found) == 1 else "name one as in TZ=Europe/Berlin"
 
 
-def own() -> dict[str, str]:
+def own(engine: Engine) -> dict[str, str]:
     """The same as this machine has them.
 
     PyTorch's loaders and joblib hand data on through /dev/shm, for which Docker has 64 MB. Half of the memory is what
     Linux itself allows, and what is not used is not taken.
     """
     zone = linked(LOCALTIME) or (TIMEZONE.read_text().strip() if TIMEZONE.is_file() else "")
-    memory = int(docker("info", "--format", "{{.MemTotal}}"))
+    memory = int(engine.run("info", "--format", "{{.MemTotal}}"))
     return {"TZ": zone, "SHM": str(max(1, memory // 2 // UNITS["g"]) * UNITS["g"])}
 
 

@@ -16,21 +16,18 @@ from pyrlab.host.bake import bake
 from pyrlab.host.base import choose_python
 from pyrlab.host.build import alone, session
 from pyrlab.host.contents import Manifest, manifest_of, own_packages, spellings
-from pyrlab.host.docker import CACHE, ROOT, inspect, run_main, tag_of
+from pyrlab.host.project import Project, run_main
 from pyrlab.host.text import aligned, megabytes
-from pyrlab.model.images import table
 from pyrlab.model.problem import Problem
 
-MANIFESTS = CACHE / "manifests"  # what the documents are made from
-SBOM = ROOT / "sbom"
 
-
-def manifests() -> dict[str, Manifest]:
+def manifests(project: Project) -> dict[str, Manifest]:
     """The manifests of the images that there are, parents first; raises Problem where there is none."""
-    present = [name for name in table() if inspect("image", tag_of(name))]
-    if not present:
+    tags = {name: project.tag_of(name) for name in project.table}
+    there = project.engine.present(*tags.values())
+    if not there:
         raise Problem("there are no images yet; make build makes them")
-    return {name: manifest_of(tag_of(name)) for name in present}
+    return {name: manifest_of(project.engine, tag) for name, tag in tags.items() if tag in there}
 
 
 def rows(packages: list[dict[str, Any]]) -> str:
@@ -56,42 +53,43 @@ def title(image: str, manifest: Manifest) -> str:
     return f"{image} {manifest['digest']}\n{versions}; on {manifest['base']}; {size}"
 
 
-def show(asked: list[str]) -> None:
+def show(project: Project, asked: list[str]) -> None:
     """Print what is in the images, of a child what its parent has not; or where the packages `asked` for are."""
-    found = manifests()
+    found = manifests(project)
     names = {name for package in asked for name in spellings(package)}
     shown = False
     for name, manifest in found.items():
-        packages = own_packages(manifest, found.get(table()[name].parent))
+        packages = own_packages(manifest, found.get(project.table[name].parent))
         if asked:
             packages = [p for p in manifest["packages"] if p["name"] in names]
         if packages:
             shown = True
-            print(f"{title(tag_of(name), manifest)}\n\n{rows(packages)}\n")
+            print(f"{title(project.tag_of(name), manifest)}\n\n{rows(packages)}\n")
     if not shown:
         raise Problem(f"no image has a package named {' or '.join(asked)}")
 
 
-def sbom() -> None:
+def sbom(project: Project) -> None:
     """Write what is in the images as CycloneDX and as SPDX."""
-    shutil.rmtree(MANIFESTS, ignore_errors=True)
-    MANIFESTS.mkdir(parents=True)
-    for name, manifest in manifests().items():
-        (MANIFESTS / f"{name}.json").write_text(json.dumps(manifest))
-    locks.stage()
-    with session(*choose_python()) as now:
-        bake(["sbom"], now.progress, now.environment)
-    print("\n".join(str(path.relative_to(ROOT)) for path in sorted(SBOM.glob("*.json"))))
+    folder = project.cache / "manifests"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, manifest in manifests(project).items():
+        (folder / f"{name}.json").write_text(json.dumps(manifest))
+    locks.stage(project)
+    with session(project, *choose_python(project)) as now:
+        bake(project, ["sbom"], now.progress, now.environment)
+    print("\n".join(str(path.relative_to(project.root)) for path in sorted(project.root.glob("sbom/*.json"))))
 
 
-def main() -> None:
+def main(project: Project) -> None:
     """Dispatch; see the module's docstring."""
     verb, *packages = sys.argv[1:]
     if verb == "show":
-        show(packages)
+        show(project, packages)
     else:
-        with alone():
-            sbom()
+        with alone(project):
+            sbom(project)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pyrlab.host import requirements
-from pyrlab.host.docker import CACHE, ROOT, docker, parameter
+from pyrlab.host.engine import Engine
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -25,12 +25,12 @@ HANDED_ON = (*PROXIES, *(name.upper() for name in PROXIES), *INDEX, *MOUNTED)  #
 HERE = ["localhost", "127.0.0.1", "::1"]  # what is reached without a proxy, whatever no_proxy says
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 BUNDLE = BUNDLES[0]  # where Debian, and so a lab, has it
-CERTIFICATES = CACHE / "certificates.crt"
+CERTIFICATES = "certificates.crt"  # of the cache
 
 
-def settings() -> dict[str, str]:
+def settings(project: Project) -> dict[str, str]:
     """The parameters about proxies that are set, by name; raises Problem for what no container could use."""
-    given = {name: parameter(name) for name in PARAMETERS if parameter(name)}
+    given = {name: value for name in PARAMETERS if (value := project.parameter(name))}
     direct = [*HERE]
     for name in (name for name in ADDRESSES if name in given):
         if "://" not in given[name]:
@@ -39,7 +39,7 @@ def settings() -> dict[str, str]:
         if host in HERE or host.startswith("127."):
             raise Problem(
                 f"{name} names this machine as {host}, which in a container means the container; name it by the "
-                f"address {bridge()}, where the proxy must listen too, or go without: {name}="
+                f"address {bridge(project.engine)}, where the proxy must listen too, or go without: {name}="
             )
         if name in ("APTPROXY", "PIPPROXY") and is_private(host):
             direct.append(host)
@@ -67,9 +67,9 @@ def is_private(host: str) -> bool:
         return False
 
 
-def bridge() -> str:
+def bridge(engine: Engine) -> str:
     """The address by which containers find this machine."""
-    return docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").strip()
+    return engine.run("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").strip()
 
 
 def without_password(address: str) -> str:
@@ -77,11 +77,11 @@ def without_password(address: str) -> str:
     return re.sub(r"^(\w+://)?.*@", r"\1…@", address)
 
 
-def trusted() -> str:
+def trusted(project: Project) -> str:
     """A file with the certificates that builds and labs trust: this machine's, and CACERT's; empty without any."""
-    own = next((Path(bundle).read_bytes() for bundle in BUNDLES if Path(bundle).is_file()), b"")
+    own = next((Path(name).read_bytes() for name in BUNDLES if Path(name).is_file()), b"")
     content = own
-    if path := parameter("CACERT"):
+    if path := project.parameter("CACERT"):
         try:
             given = Path(path).read_bytes()
         except OSError as error:
@@ -91,66 +91,62 @@ def trusted() -> str:
         content = given if own in given else own + b"\n" + given
     if not content:
         return ""
-    CACHE.mkdir(exist_ok=True)
-    if not CERTIFICATES.exists() or CERTIFICATES.read_bytes() != content:
-        CERTIFICATES.write_bytes(content)
-        CERTIFICATES.chmod(0o644)
-    return str(CERTIFICATES)
+    bundle = project.cache / CERTIFICATES
+    project.cache.mkdir(exist_ok=True)
+    if not bundle.exists() or bundle.read_bytes() != content:
+        bundle.write_bytes(content)
+        bundle.chmod(0o644)
+    return str(bundle)
 
 
-def build_environment() -> dict[str, str]:
+def build_environment(project: Project) -> dict[str, str]:
     """What docker/bake.hcl hands on to the steps that get online."""
-    passwords = {"netrc": found} if (found := requirements.netrc()) else {}
-    return {"NETWORK": json.dumps({**settings(), **passwords}), "CACERT": trusted()}
+    passwords = {"netrc": found} if (found := requirements.netrc(project)) else {}
+    return {"NETWORK": json.dumps({**settings(project), **passwords}), "CACERT": trusted(project)}
 
 
-def lab_environment() -> dict[str, str]:
+def lab_environment(project: Project) -> dict[str, str]:
     """The environment for Compose: this machine's, but for what is handed on to a lab."""
-    given = settings()
+    given = settings(project)
     found: dict[str, str] = {}
     for name in PROXIES:
         if value := given.get(name):
             found |= {name: value, name.upper(): value}
-    found |= json.loads(network("index"))
-    if certificates := trusted():
+    found |= json.loads(network(project, "index"))
+    if certificates := trusted(project):
         found |= {"CERTIFICATES": certificates, "CERTIFICATES_AT": BUNDLE}
-    return handing_on(found)
+    return handing_on(project, found)
 
 
-def environment_of(container: dict[str, Any]) -> dict[str, str]:
+def environment_of(project: Project, container: dict[str, Any]) -> dict[str, str]:
     """The same of a lab that runs: what it was started with."""
     started = dict(entry.split("=", 1) for entry in container["Config"]["Env"] if "=" in entry)  # without: not set
     found = {name: value for name, value in started.items() if name in HANDED_ON}
     for mount in container["Mounts"]:
         if mount["Destination"] == BUNDLE:
             found |= {"CERTIFICATES": mount["Source"], "CERTIFICATES_AT": BUNDLE}
-    return handing_on(found)
+    return handing_on(project, found)
 
 
-def handing_on(found: dict[str, str]) -> dict[str, str]:
-    """The environment of this machine, in which nothing but `found` is handed on to a lab, or steers Compose."""
-    own = {k: v for k, v in os.environ.items() if k not in HANDED_ON and not k.startswith("COMPOSE_")}
+def handing_on(project: Project, found: dict[str, str]) -> dict[str, str]:
+    """The environment of the project, in which nothing but `found` is handed on to a lab, or steers Compose."""
+    own = {k: v for k, v in project.environment.items() if k not in HANDED_ON and not k.startswith("COMPOSE_")}
     return own | found
 
 
-def check() -> None:
+def check(project: Project) -> None:
     """Raise Problem where a proxy is down or wants another password, if this machine can tell for its engine."""
-    local = sys.platform == "linux" and not os.environ.get("DOCKER_HOST", "").startswith(("tcp:", "ssh:"))
-    if local and settings() and (said := network("check")):
+    local = sys.platform == "linux" and not project.parameter("DOCKER_HOST").startswith(("tcp:", "ssh:"))
+    if local and settings(project) and (said := network(project, "check")):
         raise Problem(said)
 
 
-def blame(words: str) -> str:
-    """What kept a command of this machine from getting online, told from its words; empty if nothing did."""
-    return network("explain", words)
-
-
-def network(verb: str, words: str = "") -> str:
+def network(project: Project, verb: str, words: str = "") -> str:
     """What the build's own tool prints, run on this machine."""
-    trust = {"SSL_CERT_FILE": certificates} if (certificates := trusted()) else {}
-    environment = {**os.environ, **settings(), **trust}
+    trust = {"SSL_CERT_FILE": certificates} if (certificates := trusted(project)) else {}
+    environment = {**project.environment, **settings(project), **trust}
     command = [sys.executable, "-m", "pyrlab.steps.network", verb]
-    run = subprocess.run(command, cwd=ROOT, input=words, capture_output=True, text=True, env=environment)
+    run = subprocess.run(command, cwd=project.root, input=words, capture_output=True, text=True, env=environment)
     if run.returncode:
         raise Problem(f"the proxies could not be checked: {(run.stderr.strip() or 'no reason given').splitlines()[-1]}")
     return run.stdout.strip()

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyrlab.host.docker import ROOT, docker, inspect, parameter
+from pyrlab.host.engine import Engine
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
 USER, CHECKOUT = "org.pyrlab.user", "org.pyrlab.checkout"  # labels
@@ -22,89 +23,63 @@ def name() -> str:
         return str(os.getuid())
 
 
-def labels() -> dict[str, str]:
+def labels(project: Project) -> list[str]:
     """The labels of what this user's checkout makes."""
-    return {USER: name(), CHECKOUT: str(ROOT)}
+    return [f"{USER}={name()}", f"{CHECKOUT}={project.root}"]
 
 
-def environment() -> dict[str, str]:
-    """The same, for compose.yaml."""
-    return {"OWNER_USER": name(), "OWNER_CHECKOUT": str(ROOT)}
-
-
-def is_own(found: Mapping[str, str] | None) -> bool:
+def is_own(project: Project, found: Mapping[str, str] | None) -> bool:
     """Whether labels are of this user's checkout, or of one that has moved; so is what has no such labels."""
     user, checkout = ((found or {}).get(label, "") for label in (USER, CHECKOUT))
-    return user in ("", name()) and (checkout in ("", str(ROOT)) or not Path(checkout).exists())
+    return user in ("", name()) and (checkout in ("", str(project.root)) or not Path(checkout).exists())
 
 
-def stranger(found: Mapping[str, str]) -> str:
-    """Who something is of that is not this user's checkout's."""
-    return f"{found[USER]}, made in {found[CHECKOUT]}"
+def check(project: Project, found: Mapping[str, str] | None, thing: str, mend: str) -> None:
+    """Raise Problem where the labels that were `found` say that a thing is somebody else's."""
+    if found and not is_own(project, found):
+        raise Problem(f"{thing} is of {found[USER]}, made in {found[CHECKOUT]}{mend}")
 
 
-def check(kind: str, thing: str, found: Mapping[str, str] | None) -> None:
-    """Raise Problem where a container or a volume of a lab is somebody else's."""
-    if not is_own(found):
-        assert found
-        other = "PROJECT names a set of labs of your own, as in make PROJECT=mine pylab"
-        raise Problem(f"the {kind} {thing} is of {stranger(found)}; {other}")
-
-
-def container(thing: str) -> dict[str, Any] | None:
-    """The container of a lab, None where there is none; raises Problem where it is somebody else's."""
-    found = inspect("container", thing)
-    if found:
-        check("container", thing, found["Config"]["Labels"])
+def inspect(project: Project, kind: str, thing: str) -> dict[str, Any] | None:
+    """The container or the volume of a lab, None where there is none; raises Problem where it is somebody else's."""
+    found = project.engine.inspect(kind, thing)
+    labels = found and found.get("Config", found)["Labels"]
+    mend = "; PROJECT names a set of labs of your own, as in make PROJECT=mine pylab"
+    check(project, labels, f"the {kind} {thing}", mend)
     return found
 
 
-def volume(thing: str) -> dict[str, Any] | None:
-    """The same of the volume of a lab."""
-    found = inspect("volume", thing)
-    if found:
-        check("volume", thing, found["Labels"])
-    return found
+def claim_volume(project: Project, thing: str, *others: str) -> None:
+    """Make a volume with its owner, and other labels."""
+    given = (f"--label={label}" for label in [*others, *labels(project)])
+    project.engine.run("volume", "create", *given, thing)
 
 
-def claim_volume(thing: str, project: str, key: str) -> None:
-    """Make the volume of a lab, as Compose would, with its owner; raises Problem where it is somebody else's.
-
-    Compose knows it by the name of its `project` and by its `key` in compose.yaml.
-    """
-    if volume(thing):
-        return
-    given = {"com.docker.compose.project": project, "com.docker.compose.volume": key, **labels()}
-    docker("volume", "create", *(f"--label={label}={value}" for label, value in given.items()), thing)
-
-
-def tag_volume() -> str:
+def tag_volume(project: Project) -> str:
     """The name of the empty volume by whose labels one knows whose the images of a tag are: they have no such label."""
-    return f"pyrlab_tag_{parameter('TAG', 'latest')}"
+    return f"pyrlab_tag_{project.parameter('TAG')}"
 
 
-def claim_tag() -> None:
+def claim_tag(project: Project) -> None:
     """Note that the images of TAG are this checkout's."""
-    if not inspect("volume", tag_volume()):
-        docker("volume", "create", *(f"--label={label}={value}" for label, value in labels().items()), tag_volume())
+    if not project.engine.inspect("volume", tag_volume(project)):
+        claim_volume(project, tag_volume(project))
 
 
-def check_tag(image: str) -> None:
+def check_tag(project: Project, image: str) -> None:
     """Raise Problem where another checkout's image would be replaced by another one."""
-    found = (inspect("volume", tag_volume()) or {}).get("Labels")
-    if not is_own(found):
-        assert found
-        beside = "TAG gives yours a place beside it, as in make TAG=mine build, which goes on with what is built now"
-        raise Problem(f"{image} is of {stranger(found)}, and would be replaced; {beside}")
+    found = project.engine.inspect("volume", tag_volume(project))
+    beside = "TAG gives yours a place beside it, as in make TAG=mine build, which goes on with what is built now"
+    check(project, found and found["Labels"], image, f", and would be replaced; {beside}")
 
 
-def others() -> list[str]:
+def others(engine: Engine) -> list[str]:
     """The other users who have built images on this engine."""
     form = f'{{{{.Label "{USER}"}}}}'
-    found = {*docker("volume", "ls", "--filter", "name=^pyrlab_tag_", "--format", form).split()}
+    found = {*engine.run("volume", "ls", "--filter", "name=^pyrlab_tag_", "--format", form).split()}
     return sorted(found - {name()})
 
 
-def release_tag() -> None:
+def release_tag(project: Project) -> None:
     """Forget whose the images of TAG were."""
-    docker("volume", "rm", tag_volume(), check=False)
+    project.engine.run("volume", "rm", tag_volume(project), check=False)

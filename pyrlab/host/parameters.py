@@ -5,10 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+DEFAULTS = {  # as the Makefile has them, where one is empty, or where make does not hand them on
+    "TAG": "latest",
+    "PROJECT": "pyrlab",
+    "FILES": "~/notebooks",
+    "BASE": "auto",
+    "PYTHONBASE": "python:3.14-slim-trixie",
+    "A": "HEAD",
+    "B": "latest",
+    "APTPORT": "3142",
+    "PIPPORT": "3141",
+}
 PATHS = ("FILES", "CACERT")
 ADDRESSES = ("CRAN", "BIOC", "APTPROXY", "PIPPROXY", "PIPHOST", "http_proxy", "https_proxy")  # may hold a password
 PORTS = ("PORT", "RPORT", "PYRPORT", "TBPORT", "APTPORT", "PIPPORT")
@@ -48,26 +58,23 @@ RULES: dict[str, tuple[Callable[[str], bool], str]] = {
 NAMES = tuple(dict.fromkeys((*RULES, *PATHS, *ADDRESSES, *OTHERS)))
 
 
-def take() -> dict[str, str]:
-    """Put the parameters into the environment as they are meant, for all that is started from here.
-
-    Returns those that cannot be right, each with a sentence on it.
-    """
-    wrong = misspelt(os.environ.get("GIVEN", "").split()) | misread(ROOT / "local.mk")
+def meant(root: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """The environment `given`, in which the parameters are as they are meant in the checkout `root`."""
     if not os.environ.get("HOME"):
         os.environ.pop("HOME", None)  # so that ~ is what the system has as this user's home, and not /
-    os.environ["FILES"] = unquoted(os.environ.get("FILES", "")) or "~/notebooks"
+    found = {**given, "FILES": unquoted(given.get("FILES", "")) or DEFAULTS["FILES"]}
     for name in NAMES:
-        if given := os.environ.get(name):
-            value = unquoted(given)
-            if name in PATHS:
-                value = expanded(value)
-            if name == "FILES" and value:
-                value = str(ROOT / value) if is_folder(value) else value
-            os.environ[name] = value
-            if problem := wrong_with(name, value):
-                wrong[name] = problem
-    return wrong
+        if found.get(name):
+            value = expanded(unquoted(found[name])) if name in PATHS else unquoted(found[name])
+            found[name] = str(root / value) if name == "FILES" and is_folder(root, value) else value
+    return found
+
+
+def wrong(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """A sentence on each parameter that cannot be right."""
+    about = {name: wrong_with(name, environment.get(name, "")) for name in NAMES}
+    misplaced = misspelt(environment.get("GIVEN", "").split()) | misread(root / "local.mk", environment)
+    return misplaced | {name: problem for name, problem in about.items() if problem}
 
 
 def misspelt(given: list[str]) -> dict[str, str]:
@@ -81,7 +88,7 @@ def misspelt(given: list[str]) -> dict[str, str]:
     return found
 
 
-def misread(local: Path) -> dict[str, str]:
+def misread(local: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """A sentence for each parameter in local.mk that make takes for something else than it looks."""
     text = local.read_text(errors="replace") if local.is_file() else ""
     found = {}
@@ -90,7 +97,11 @@ def misread(local: Path) -> dict[str, str]:
         if not parts or parts[1] not in NAMES:
             continue
         name, sign, value = parts.groups()
-        unknown = [word for word in re.findall(r"\$[({](\w+)[)}]", value.partition("#")[0]) if not is_known(word, text)]
+        unknown = [
+            word
+            for word in re.findall(r"\$[({](\w+)[)}]", value.partition("#")[0])
+            if not is_known(word, text, environment)
+        ]
         if sign == ":":
             found[name] = f"local.mk line {number} gives {name} no value; write {name} ={value}"
         elif name in (*PATHS, *ADDRESSES) and re.search(r"[^\s\\]#", value):
@@ -100,10 +111,10 @@ def misread(local: Path) -> dict[str, str]:
     return found
 
 
-def is_known(variable: str, local: str) -> bool:
+def is_known(variable: str, local: str, environment: Mapping[str, str]) -> bool:
     """Whether make has a value for a variable of local.mk, or may have one."""
     set_here = rf"\b{variable}\s*[:?+]*=|\bdefine\s+{variable}\b|^-?include\b"
-    return variable in (*NAMES, *os.environ, "CURDIR") or re.search(set_here, local, re.MULTILINE) is not None
+    return variable in (*NAMES, *environment, "CURDIR") or re.search(set_here, local, re.MULTILINE) is not None
 
 
 def unquoted(given: str) -> str:
@@ -120,9 +131,9 @@ def expanded(path: str) -> str:
     return os.path.expanduser(text)  # noqa: PTH111  # which leaves ~nobody-known as it is
 
 
-def is_folder(path: str) -> bool:
+def is_folder(root: Path, path: str) -> bool:
     """Whether a path says on purpose where it is: from the root, or from the checkout."""
-    return path.startswith(("/", "./", "../")) or path in (".", "..") or (ROOT / path).is_dir()
+    return path.startswith(("/", "./", "../")) or path in (".", "..") or (root / path).is_dir()
 
 
 def wrong_with(name: str, value: str) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from pyrlab.host.engine import FULL_DISK
+from pyrlab.host.faults import FULL_DISK
 from pyrlab.model.problem import Problem
 
 STEPS = [
@@ -54,7 +54,7 @@ class Progress:
     def __init__(self, images: list[str], log: Path) -> None:
         self.images = images
         self.current = ""  # the image that is built now
-        self.owners: dict[str, str] = {}  # the image of each vertex
+        self.owners: dict[str, str] = {}  # the image of each vertex, empty for what all share
         self.phases: dict[str, str] = {}  # what vertexes say that they do
         self.live = sys.stderr.isatty()
         log.parent.mkdir(exist_ok=True)
@@ -144,7 +144,7 @@ class Progress:
     def say(self, key: str) -> None:
         """Print what a step does, once, where nobody sees live lines."""
         step = self.step(key)
-        line = f"{self.image(key) or 'build':<12} {step}"
+        line = f"{self.owners[key] or 'build':<12} {step}"
         if not self.live and step and key in self.started and key not in self.cached and line not in self.said:
             self.said.add(line)
             print(line, file=sys.stderr, flush=True)
@@ -154,10 +154,6 @@ class Progress:
         self.words = [words for words in self.words if not re.search(pattern, words)]
         self.errors = {key: error for key, error in self.errors.items() if not re.search(pattern, error)}
         self.problems = {key: problems for key, problems in self.problems.items() if key in self.errors}
-
-    def image(self, key: str) -> str:
-        """The image that a step belongs to, empty for what all share."""
-        return self.owners[key]
 
     def step(self, key: str) -> str:
         """What a step does, in a user's words; empty for BuildKit's own housekeeping."""
@@ -172,7 +168,7 @@ class Progress:
         width = shutil.get_terminal_size().columns
         lines = []
         for image in ["", *self.images]:
-            running = [key for key in self.started if key not in self.completed and self.image(key) == image]
+            running = [key for key in self.started if key not in self.completed and self.owners[key] == image]
             steps = {self.step(key): key for key in running if self.step(key)}
             if not steps:
                 continue

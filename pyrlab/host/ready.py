@@ -11,35 +11,36 @@ import os
 import subprocess
 import sys
 
-from pyrlab.host.docker import CACHE, ROOT, run_main
-from pyrlab.host.engine import Finding, fault
+from pyrlab.host.faults import Finding
+from pyrlab.host.project import Project, run_main
 from pyrlab.model.problem import Problem
 
 UNIX = "git grep -lIz '' | xargs -0 sed -i 's/\\r$//' gives every file Unix' ones"
 
 
-def checkout_fault() -> Finding | None:
+def checkout_fault(project: Project) -> Finding | None:
     """What is wrong with this checkout, with what mends it; None where it is well."""
     for folder in ("docker", "pyrlab"):
-        for path in (ROOT / folder).rglob("*"):
+        for path in (project.root / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts and b"\r\n" in path.read_bytes():
-                what = f"{path.relative_to(ROOT)} has Windows' line ends (CRLF), with which nothing runs in a container"
-                return Finding("checkout", what, UNIX)
-    for path in (ROOT, CACHE):
+                what = "has Windows' line ends (CRLF), with which nothing runs in a container"
+                return Finding("checkout", f"{path.relative_to(project.root)} {what}", UNIX)
+    for path in (project.root, project.cache):
         if path.exists() and not os.access(path, os.W_OK | os.X_OK):
             what = f"{path} is read-only, or not yours to write in"
             return Finding("checkout", what, "clone pyrlab where you may write")
     return None
 
 
-def main() -> None:
+def main(project: Project) -> None:
     """Raise what is wrong; where there is no engine at all, get one."""
     verb = sys.argv[1:]
-    found = checkout_fault() or (None if verb == ["checkout"] else fault())
+    found = checkout_fault(project) or (None if verb == ["checkout"] else project.engine.fault())
     if found and not found.absent:
         raise Problem(str(found))
     if found:
-        sys.exit(subprocess.run([str(ROOT / "pyrlab/host/engine.sh"), *verb]).returncode)
+        script = project.root / "pyrlab/host/engine.sh"
+        sys.exit(subprocess.run([script, *verb], env=project.environment).returncode)
     if verb == ["engine"]:
         print("pyrlab: an engine answers already: nothing to do", file=sys.stderr)
 

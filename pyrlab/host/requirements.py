@@ -7,11 +7,11 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from pyrlab.host.docker import ROOT
-from pyrlab.model.images import table
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
 WHEEL = re.compile(r"\s*(?:[^\s@]+\s*@\s*file:)?(?!\w+:)([^\s;@]+?\.whl)\b")
@@ -19,10 +19,10 @@ USER = re.compile(r"(?<=://)([^/\s@]+)@([^/\s:]+)")  # and password, of an addre
 VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
 
-def inside(path: str) -> bool:
+def inside(root: Path, path: str) -> bool:
     """Whether there is such a file in the checkout, named by its place there."""
-    place = (ROOT / path).resolve()
-    return not Path(path).is_absolute() and place.is_file() and place.is_relative_to(ROOT.resolve())
+    place = (root / path).resolve()
+    return not Path(path).is_absolute() and place.is_file() and place.is_relative_to(root.resolve())
 
 
 def pointers() -> argparse.ArgumentParser:
@@ -33,21 +33,21 @@ def pointers() -> argparse.ArgumentParser:
     return parser
 
 
-def own() -> list[str]:
+def own(project: Project) -> list[str]:
     """The user's lists of Python packages."""
-    each = (each for image in table().values() for each in image.lists if each.ecosystem == "Python")
-    return [*dict.fromkeys(item.file for item in each if not item.file.startswith("docker/"))]
+    python = (each.file for each in project.table.lists if each.ecosystem == "Python")
+    return [file for file in python if not file.startswith("docker/")]
 
 
-def texts(path: str, constraints: bool) -> dict[str, str]:
-    """The text of the list `path` and of every list that it points at, if only as `constraints`, by their place."""
+def lists(root: Path, path: str, constraints: bool = True) -> dict[str, str]:
+    """The text of the list `path` and of every list that it points at, by their place, also of `constraints` only."""
     found: dict[str, str] = {}
     pending = [path]
     while pending:
         name = pending.pop(0)
-        if name in found or not inside(name):  # what is wrong with such a line, the build says
+        if name in found or not inside(root, name):  # what is wrong with such a line, the build says
             continue
-        found[name] = (ROOT / name).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
+        found[name] = (root / name).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
         for line in found[name].splitlines():
             try:
                 words = shlex.split(without_comment(line))
@@ -59,39 +59,30 @@ def texts(path: str, constraints: bool) -> dict[str, str]:
     return found
 
 
-def lists(path: str) -> dict[str, str]:
-    """The lists that ask for packages, and those that only constrain them, `path` first."""
-    return texts(path, constraints=True)
-
-
-def asking(path: str) -> dict[str, str]:
-    """The lists that ask for packages, `path` first."""
-    return texts(path, constraints=False)
-
-
 def without_comment(line: str) -> str:
     """A line without what follows a #."""
     return re.sub(r"(^|\s)#.*", "", line)
 
 
-def wheels(path: str) -> list[str]:
+def wheels(root: Path, path: str) -> list[str]:
     """The wheels in the checkout that a list names, by their path."""
-    named = (WHEEL.match(without_comment(line)) for text in asking(path).values() for line in text.splitlines())
-    return sorted({os.path.normpath(found[1]) for found in named if found and inside(found[1])})
+    lines = (line for text in lists(root, path, constraints=False).values() for line in text.splitlines())
+    named = (WHEEL.match(without_comment(line)) for line in lines)
+    return sorted({os.path.normpath(found[1]) for found in named if found and inside(root, found[1])})
 
 
-def stage(folder: Path) -> None:
+def stage(project: Project, folder: Path) -> None:
     """Put the lists and wheels where a build sees them."""
-    for path in own():
-        write(lists(path), folder)
-        for wheel in wheels(path):
-            copy(wheel, folder / wheel)
+    for path in own(project):
+        write(lists(project.root, path), folder)
+        for wheel in wheels(project.root, path):
+            copy(project.root / wheel, folder / wheel)
 
 
-def copy(path: str, target: Path) -> None:
-    """Copy a file of the checkout, and make the folders that it goes to."""
+def copy(path: Path, target: Path) -> None:
+    """Copy a file, and make the folders that it goes to."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(ROOT / path, target)
+    shutil.copyfile(path, target)
 
 
 def write(texts: dict[str, str], folder: Path) -> None:
@@ -106,10 +97,11 @@ def without_passwords(text: str) -> str:
     return re.sub(r"(?<=[a-z]://)(?<!ssh://)[^/\s@]+@", "", text)
 
 
-def netrc() -> str:
+def netrc(project: Project) -> str:
     """The users and passwords of the lists' addresses, by host, as uv and pip look them up."""
     found: dict[str, str] = {}
-    for name, text in {name: text for path in own() for name, text in lists(path).items()}.items():
+    texts = {name: text for path in own(project) for name, text in lists(project.root, path).items()}
+    for name, text in texts.items():
         for number, line in enumerate(text.splitlines(), start=1):
             where = f"{name} line {number}"
             for user, host in USER.findall(without_comment(line)):
@@ -120,16 +112,18 @@ def netrc() -> str:
                         f"{where}: what is in the address of a git repository would be in every image; build a wheel "
                         "of it and name that, as in ./wheels/NAME.whl"
                     )
-                login, _, password = (unquote(expanded(part, where)) for part in user.partition(":"))
+                login, _, password = (
+                    unquote(expanded(part, project.environment, where)) for part in user.partition(":")
+                )
                 entry = f"machine {host} login {login}{password and f' password {password}'}\n"
                 if found.setdefault(host, entry) != entry:
                     raise Problem(f"{where}: {host} is named with another user or password before")
     return "".join(found.values())
 
 
-def expanded(text: str, where: str) -> str:
+def expanded(text: str, environment: Mapping[str, str], where: str) -> str:
     """A text in which ${NAME} is what the environment has for it, as pip reads lists."""
     for name in VARIABLE.findall(text):
-        if name not in os.environ:
+        if name not in environment:
             raise Problem(f"{where}: the variable {name} is not set in the environment")
-    return VARIABLE.sub(lambda found: os.environ[found[1]], text)
+    return VARIABLE.sub(lambda found: environment[found[1]], text)

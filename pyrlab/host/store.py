@@ -7,81 +7,82 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Any
 
-from pyrlab.host.docker import CACHE, docker, inspect
-from pyrlab.host.engine import FULL_DISK
+from pyrlab.host.engine import Engine
+from pyrlab.host.faults import FULL_DISK
 from pyrlab.host.progress import FULL
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
 Layers = list[dict[str, Any]]  # each with digest, size (bytes), diff_id and about, as pyrlab/steps/oci.py describes it
-RECORDS = CACHE / "layers.json"  # the layers of images that were loaded or read
+RECORDS = "layers.json"  # in the cache: the layers of images that were loaded or read
 MANY = 100  # images to remember
 
 
 @functools.cache
-def is_classic() -> bool:
+def is_classic(engine: Engine) -> bool:
     """Whether the engine has its classic image store, which knows layers by what they unpack to."""
-    return "io.containerd.snapshotter" not in docker("info", "--format", "{{json .DriverStatus}}")
+    return "io.containerd.snapshotter" not in engine.run("info", "--format", "{{json .DriverStatus}}")
 
 
-def recall(records: Path) -> dict[str, Any]:
-    """What a file says of images, by the engine's id of each."""
+def recall(project: Project, name: str) -> dict[str, Any]:
+    """What a file of the cache says of images, by the engine's id of each."""
+    records = project.cache / name
     found: dict[str, Any] = json.loads(records.read_text()) if records.exists() else {}
     return found
 
 
-def remember(records: Path, identity: str, what: Any) -> None:
-    """Note something of an image in a file, beside what it says of the latest others."""
-    found = recall(records)
+def remember(project: Project, name: str, identity: str, what: Any) -> None:
+    """Note something of an image in a file of the cache, beside what it says of the latest others."""
+    found = recall(project, name)
     found.pop(identity, None)
     found[identity] = what
-    part = records.with_suffix(".part")
+    part = project.cache / f"{name}.part"
     part.write_text(json.dumps(dict([*found.items()][-MANY:])))
-    part.replace(records)
+    part.replace(project.cache / name)
 
 
-def has(names: Iterable[str]) -> dict[str, Any]:
+def has(project: Project) -> dict[str, Any]:
     """What the engine has already, for an archive that leaves it out: blobs, or in the classic store chains of layers.
 
     Of blobs only those count that this checkout has loaded itself, with an image that is there still: an image that was
-    pulled may lack some (moby/moby#49473). `names` are those of all images.
+    pulled may lack some (moby/moby#49473).
     """
-    present = docker("image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}").splitlines()
-    ids = {identity for identity, _, name in (line.partition(" ") for line in present) if name in names}
-    if is_classic():
-        found = json.loads(docker("image", "inspect", *sorted(ids))) if ids else []  # the same plan each time
+    engine = project.engine
+    present = engine.run("image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}").splitlines()
+    ids = {identity for identity, _, name in (line.partition(" ") for line in present) if name in project.table}
+    if is_classic(engine):
+        found = engine.described("image", sorted(ids)) if ids else []  # the same plan each time
         return {"blobs": [], "chains": [image["RootFS"]["Layers"] for image in found]}
-    known = recall(RECORDS)
+    known = recall(project, RECORDS)
     return {"blobs": sorted({layer["digest"] for each in ids for layer in known.get(each, ())}), "chains": []}
 
 
-def layers_of(image: str) -> Layers:
+def layers_of(project: Project, image: str) -> Layers:
     """The layers of an image of the store, the lowest first; raises Problem where it cannot be read."""
-    stored = inspect("image", image)
+    stored = project.engine.inspect("image", image)
     assert stored
     name = image.partition(":")[0]
     diff_ids: list[str] = stored["RootFS"]["Layers"]
-    if is_classic():  # whose archives name layers by what they unpack to
+    if is_classic(project.engine):  # whose archives name layers by what they unpack to
         return [{"digest": each, "size": 0, "diff_id": each, "about": name} for each in diff_ids]
-    known: Layers = recall(RECORDS).get(stored["Id"], [])
+    known: Layers = recall(project, RECORDS).get(stored["Id"], [])
     if [layer["diff_id"] for layer in known] != diff_ids:
         about = {layer["diff_id"]: layer["about"] for layer in known}
-        blobs = manifest_of(stored["Id"], image)["layers"]
+        blobs = manifest_of(project.engine, stored["Id"], image)["layers"]
         known = [
             {"digest": blob["digest"], "size": blob["size"], "diff_id": each, "about": about.get(each, name)}
             for each, blob in zip(diff_ids, blobs, strict=True)
         ]
-        remember(RECORDS, stored["Id"], known)
+        remember(project, RECORDS, stored["Id"], known)
     return known
 
 
-def manifest_of(identity: str, image: str) -> dict[str, Any]:
+def manifest_of(engine: Engine, identity: str, image: str) -> dict[str, Any]:
     """The manifest of an image, by whose digest the engine knows it: saving the image stops where it has come by."""
-    with subprocess.Popen(["docker", "image", "save", image], stdout=subprocess.PIPE) as process:
+    with engine.open("image", "save", image, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             return document(process.stdout, identity, image)
@@ -112,15 +113,12 @@ class Tee(io.RawIOBase):
         return content
 
 
-def load(archive: IO[bytes]) -> dict[str, Any]:
+def load(engine: Engine, archive: IO[bytes]) -> dict[str, Any]:
     """Let the engine load an archive that comes as a stream; what its pyrlab.json says, and the engine's `words`."""
     said: dict[str, Any] = {}
-    command = ["docker", "load", "--quiet"]
-    pipe = subprocess.PIPE
+    streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     # Ctrl-C ends what writes the archive, and so this; ended itself it would leave the engine to go on unseen.
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, start_new_session=True
-    ) as loading:
+    with engine.open("load", "--quiet", **streams, start_new_session=True) as loading:
         assert loading.stdin and loading.stderr
         tee = Tee(archive, loading.stdin)
         # Of a build step that has failed there is nothing to read; where the engine takes no more, it says why.

@@ -8,63 +8,64 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from pyrlab.host import locks
-from pyrlab.host.base import ARCHIVE, choose_python
+from pyrlab.host.base import archive, choose_python
 from pyrlab.host.build import Image, alone, build, check_lists, make_locks, session, stale_locks
 from pyrlab.host.contents import LISTS, layer_sizes, spellings, write_list
-from pyrlab.host.docker import ROOT, run_main
+from pyrlab.host.engine import Engine
+from pyrlab.host.project import Project, run_main
 from pyrlab.host.text import megabytes
-from pyrlab.model.images import table
 from pyrlab.model.problem import Problem
 
 
-def lock() -> None:
+def lock(project: Project) -> None:
     """Resolve the lists whose locks are stale, and build nothing."""
-    check_lists()
-    source, python = choose_python()
-    locks.stage()
-    if stale_locks([*table()], python):
-        with session(source, python) as now:
-            make_locks([*table()], now)
-    changes = locks.changes(locks.read(ROOT), locks.read(locks.STAGED))
-    locks.publish(asked=True)
-    for path in (locks.APART / LISTS).glob("*.txt"):  # what the images have already
-        write_list(ROOT / LISTS / path.name, path.read_text())
+    check_lists(project)
+    source, python = choose_python(project)
+    locks.stage(project)
+    if stale_locks(project, [*project.table], python):
+        with session(project, source, python) as now:
+            make_locks([*project.table], now)
+    changes = locks.staged_changes(project)
+    locks.publish(project, asked=True)
+    for path in (project.apart / LISTS).glob("*.txt"):  # what the images have already
+        write_list(project.root / LISTS / path.name, path.read_text())
         path.unlink()
     print(locks.table(changes) or "the locks are up to date")
 
 
-def outdated() -> None:
+def outdated(project: Project) -> None:
     """Print what an upgrade would change."""
-    check_lists()
-    source, python = choose_python(refresh=True)
-    locks.stage()
-    with session(source, python) as now:
-        make_locks([*table()], now, "*")
-    print(locks.table(locks.changes(locks.read(ROOT), locks.read(locks.STAGED))) or "everything is up to date")
+    check_lists(project)
+    source, python = choose_python(project, refresh=True)
+    locks.stage(project)
+    with session(project, source, python) as now:
+        make_locks([*project.table], now, "*")
+    print(locks.table(locks.staged_changes(project)) or "everything is up to date")
 
 
-def upgrade(packages: list[str]) -> None:
+def upgrade(project: Project, packages: list[str]) -> None:
     """Upgrade `packages`, or all, rebuild, and print what became of it; nothing changes where that fails."""
-    chosen = {name for package in packages for name in named(package)}
+    chosen = {name for package in packages for name in named(project, package)}
     fetched: list[int] = []
 
     def approve(images: list[Image]) -> None:
-        fetched.append(bytes_to_pull(images))
+        fetched.append(bytes_to_pull(project.engine, images))
 
-    before = locks.read(ROOT)
-    with fresh_debian() if not packages else nullcontext():
-        build([], " ".join(sorted(chosen)) or "*", approve)
-    changes = locks.changes(before, locks.read(ROOT))
+    before = locks.read(project.table, project.root)
+    with fresh_debian(archive(project)) if not packages else nullcontext():
+        build(project, [], " ".join(sorted(chosen)) or "*", approve)
+    changes = locks.changes(before, locks.read(project.table, project.root))
     print(locks.table(changes) or "everything is up to date")
     if changes or sum(fetched):
         print(f"to be pulled by those who have the images of before: {megabytes(sum(fetched))}")
 
 
-def named(package: str) -> set[str]:
+def named(project: Project, package: str) -> set[str]:
     """The locked packages that a user may mean by a name: R's may be Debian's; raises Problem where there is none."""
-    known = {name for lock in locks.names() for _, name in locks.Lock.read(ROOT, lock).versions()}
+    known = {name for lock in locks.read(project.table, project.root) for _, name in lock.versions()}
     found = known & spellings(package)
     if not found:
         raise Problem(f"no lock has a package named {package}; grep {package} *.lock finds its like")
@@ -72,38 +73,38 @@ def named(package: str) -> set[str]:
 
 
 @contextmanager
-def fresh_debian() -> Iterator[None]:
+def fresh_debian(archive: Path) -> Iterator[None]:
     """Let Debian's Python be bootstrapped anew; what was bootstrapped before comes back where the build fails."""
-    before = ARCHIVE.with_suffix(".before")
-    if ARCHIVE.exists():
-        ARCHIVE.replace(before)
+    before = archive.with_suffix(".before")
+    if archive.exists():
+        archive.replace(before)
     try:
         yield
     except BaseException:
         if before.exists():
-            before.replace(ARCHIVE)
+            before.replace(archive)
         raise
     before.unlink(missing_ok=True)
 
 
-def bytes_to_pull(images: list[Image]) -> int:
+def bytes_to_pull(engine: Engine, images: list[Image]) -> int:
     """The compressed bytes of those layers of new images that none of the images before has."""
     known = {layer for image in images if image.before for layer in image.before["RootFS"]["Layers"]}
-    sizes = layer_sizes(*(image.tag for image in images if image.new))
+    sizes = layer_sizes(engine, *(image.tag for image in images if image.new))
     return sum(size for layer, size in sizes.items() if layer not in known)
 
 
-def main() -> None:
+def main(project: Project) -> None:
     """Dispatch; see the module's docstring."""
     verb, *packages = sys.argv[1:]
-    with alone():
+    with alone(project):
         match verb:
             case "lock":
-                lock()
+                lock(project)
             case "outdated":
-                outdated()
+                outdated(project)
             case "upgrade":
-                upgrade(packages)
+                upgrade(project, packages)
             case _:
                 raise Problem(f"there is no verb {verb}")
 

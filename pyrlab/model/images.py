@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 from pyrlab.model.problem import Problem
 
-FILE = Path(__file__).resolve().parents[2] / "images.toml"
+FILE = "images.toml"
 BUDGET = 100  # layers of an image: engines take 127, and who builds upon it needs some
 OWN = 2  # layers that an image has besides those of its lists
 LEAST = {"Debian": 2, "Python": 1, "R": 4}  # layers, by ecosystem: one is dpkg's state, and most of R's are Debian's
@@ -54,44 +53,58 @@ class Image:
     default: bool = True  # whether it is built where no image is named
 
 
-@functools.cache
-def table() -> dict[str, Image]:
-    """The images by name, parents first; raises Problem where the file cannot be right."""
-    return read(FILE.read_bytes())
+class Table(dict[str, Image]):
+    """The images by name, parents first."""
+
+    def lineage(self, name: str) -> list[Image]:
+        """The images that an image starts from, and itself, parents first."""
+        image = self[name]
+        return [*(self.lineage(image.parent) if image.parent else []), image]
+
+    @property
+    def labs(self) -> dict[str, str]:
+        """The labs, with the parameter of each that says where it listens."""
+        return {image.name: image.port for image in self.values() if image.port}
+
+    @property
+    def lists(self) -> list[List]:
+        """The lists that images have, each after those of the images below."""
+        return [*dict.fromkeys(each for image in self.values() for each in image.lists)]
+
+    @property
+    def files(self) -> list[str]:
+        """The files of all lists."""
+        return [*dict.fromkeys(path for each in self.lists for path in each.files)]
+
+    @property
+    def locks(self) -> dict[str, tuple[List, ...]]:
+        """The lists whose packages are in each lock, each lock after those that it rests on."""
+        names = dict.fromkeys(each.lock for each in self.lists)
+        return {name: tuple(each for each in self.lists if each.lock == name) for name in names}
+
+    def files_of(self, lock: str) -> list[str]:
+        """The files of these lists."""
+        return [path for each in self.locks[lock] for path in each.files]
+
+    def owner(self, each: List) -> Image:
+        """The image with which a list is resolved: the first that has it."""
+        return next(image for image in self.values() if each in image.lists)
+
+    def heading(self, each: List) -> str:
+        """What stands above a list's packages in a lock that may have those of several."""
+        return f"in {'all images' if each.name != each.lock else self.owner(each).name}"
+
+    def rests_on(self, lock: str) -> list[str]:
+        """The locks of what the image's parents have already, of the same ecosystem, and for R of Debian's."""
+        last = self.locks[lock][-1]
+        *parents, owner = self.lineage(self.owner(last).name)
+        kinds = ["Debian"] if last.ecosystem == "R" else [last.ecosystem]
+        above = [each for image in parents for each in image.lists]
+        same = [each for each in owner.lists if each.ecosystem == "Debian" and last.ecosystem == "R"]
+        return [*dict.fromkeys(each.lock for each in [*above, *same] if each.ecosystem in kinds and each.lock != lock)]
 
 
-def lineage(name: str) -> list[Image]:
-    """The images that an image starts from, and itself, parents first."""
-    return ancestry(table(), name)
-
-
-def labs() -> dict[str, str]:
-    """The labs, with the parameter of each that says where it listens."""
-    return {image.name: image.port for image in table().values() if image.port}
-
-
-def owner(each: List) -> Image:
-    """The image with which a list is resolved: the first that has it."""
-    return next(image for image in table().values() if each in image.lists)
-
-
-def heading(each: List) -> str:
-    """What stands above a list's packages in a lock that may have those of several."""
-    return f"in {'all images' if each.name != each.lock else owner(each).name}"
-
-
-def files() -> list[str]:
-    """The files of all lists that images have."""
-    return [*dict.fromkeys(path for image in table().values() for each in image.lists for path in each.files)]
-
-
-def ancestry(images: Mapping[str, Image], name: str) -> list[Image]:
-    """Those of `images` that an image starts from, and itself, parents first."""
-    image = images[name]
-    return [*(ancestry(images, image.parent) if image.parent else []), image]
-
-
-def read(content: bytes) -> dict[str, Image]:
+def read(content: bytes) -> Table:
     """The images that a file describes; raises Problem with the line of what cannot be right."""
     text, tables = parsed(content)
     for kind, keys in TABLES.items():
@@ -101,7 +114,7 @@ def read(content: bytes) -> dict[str, Image]:
     for each in lists.values():
         if problem := wrong_list(each, lists):
             raise refusal(text, f"lists.{each.name}", *problem)
-    images: dict[str, Image] = {}
+    images = Table()
     for name, entry in tables["images"].items():
         if problem := wrong_entry(name, tables["images"], lists, images):
             raise refusal(text, f"images.{name}", *problem)
@@ -119,12 +132,12 @@ def parsed(content: bytes) -> tuple[str, dict[str, dict[str, Any]]]:
         tables = tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise Problem(f"{FILE.name} line {line}: not UTF-8; save it as text in UTF-8") from None
+        raise Problem(f"{FILE} line {line}: not UTF-8; save it as text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         words, _, place = str(error).rstrip(")").partition(" (at ")
         number = re.match(r"line (\d+)", place)
         line = int(number[1]) if number else text.rstrip().count("\n") + 1  # at its end
-        raise Problem(f"{FILE.name} line {line}: this is not TOML: {words}") from None
+        raise Problem(f"{FILE} line {line}: this is not TOML: {words}") from None
     for kind, entries in tables.items():
         if kind not in TABLES:
             raise refusal(text, kind, f"there are no {kind} here, but [lists.NAME] and [images.NAME]")
@@ -182,9 +195,9 @@ def wrong_entry(
     return None
 
 
-def wrong_image(image: Image, images: Mapping[str, Image]) -> tuple[str, str] | None:
+def wrong_image(image: Image, images: Table) -> tuple[str, str] | None:
     """What is wrong with an image beside the others, and the key that it is about."""
-    family = ancestry(images, image.name)
+    family = images.lineage(image.name)
     for parent in family[:-1]:
         if twice := [each.name for each in image.lists if each in parent.lists]:
             return f"{image.name} has the list {twice[0]}, which it has from {parent.name} already", "lists"
@@ -209,10 +222,10 @@ def refusal(text: str, table: str, problem: str, key: str = "") -> Problem:
     begins = re.compile(rf"\[+{re.escape(name)}[.\]]|{re.escape(name)}=")
     header = next((number for number, line in enumerate(lines) if begins.match(line)), -1)
     if header < 0:
-        return Problem(f"{FILE.name}: {problem}")
+        return Problem(f"{FILE}: {problem}")
     own = takewhile(lambda number: not lines[number].startswith("["), range(header + 1, len(lines)))
     number = next((number for number in own if lines[number].startswith(f"{key}=")), header)
-    return Problem(f"{FILE.name} line {number + 1}: {problem}")
+    return Problem(f"{FILE} line {number + 1}: {problem}")
 
 
 def listed(names: Collection[str]) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bare import write_script
 from pyrlab.host import bake
 from pyrlab.host.progress import Progress
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
 # What Buildx 0.13 says where BuildKit could not write its history in time.
@@ -16,23 +18,23 @@ WORDS = "ERROR: failed to solve: DeadlineExceeded: context deadline exceeded"
 
 
 @pytest.fixture
-def stumbling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Let every build end like that, wait for no other of this user, and note that there was one."""
+def stumbling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
+    """A checkout where every build ends like that, waits for no other of this user, and is noted."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(bake, "BAKE", ["sh", "-c", f"echo >>{tmp_path}/builds; echo '{WORDS}' >&2; exit 1"])
     monkeypatch.setattr(bake, "PAUSE", 0)
-    return tmp_path / "builds"
+    write_script(tmp_path / "docker", f"#!/bin/sh\necho >>builds; echo '{WORDS}' >&2; exit 1\n")
+    return Project(tmp_path, {"PATH": f"{tmp_path}"})
 
 
-def test_all_is_there(stumbling: Path, tmp_path: Path) -> None:
+def test_all_is_there(stumbling: Project) -> None:
     """Nothing is built again that is there."""
-    with Progress([], tmp_path / "log") as progress:
-        bake.bake(["pylab"], progress, {}, done=lambda: True)
-    assert stumbling.read_text() == "\n"
+    with Progress([], stumbling.root / "log") as progress:
+        bake.bake(stumbling, ["pylab"], progress, {}, done=lambda: True)
+    assert (stumbling.root / "builds").read_text() == "\n"
 
 
-def test_something_is_wanting(stumbling: Path, tmp_path: Path) -> None:
+def test_something_is_wanting(stumbling: Project) -> None:
     """What is not there is asked for again, a few times, and then the user reads why."""
-    with Progress([], tmp_path / "log") as progress, pytest.raises(Problem, match="DeadlineExceeded"):
-        bake.bake(["pylab"], progress, {}, attempts=3)
-    assert stumbling.read_text() == "\n\n\n"
+    with Progress([], stumbling.root / "log") as progress, pytest.raises(Problem, match="DeadlineExceeded"):
+        bake.bake(stumbling, ["pylab"], progress, {}, attempts=3)
+    assert (stumbling.root / "builds").read_text() == "\n\n\n"

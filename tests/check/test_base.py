@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from pyrlab.host import base
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
 
-def test_neither_registry_nor_debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def elsewhere(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A checkout on a machine that is no Debian."""
+    monkeypatch.setattr(base, "KEYS", project.root / "none")
+    return replace(project, environment={"PYTHONBASE": "registry.invalid/python:3"})
+
+
+def test_neither_registry_nor_debian(elsewhere: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is to be had to start from, one sentence says what to set."""
-    monkeypatch.setattr(base, "KEYS", tmp_path / "none")
-    monkeypatch.setattr(base, "pin", lambda name: "")
-    monkeypatch.setenv("PYTHONBASE", "registry.invalid/python:3")
+    monkeypatch.setattr(base, "pin", lambda engine, name: "")
     with pytest.raises(Problem) as refused:
-        base.first(tmp_path)
+        base.first(elsewhere, elsewhere.cache)
     said = str(refused.value)
     assert said.startswith("no registry answers for registry.invalid/python:3, and this machine is no Debian")
     assert "as in make pylab PYTHONBASE=" in said
 
 
-def test_debian_from_a_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_debian_from_a_registry(elsewhere: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is no Debian bootstraps in a registry's Python image, which has apt."""
-    monkeypatch.setattr(base, "KEYS", tmp_path / "none")
-    monkeypatch.setattr(base, "pin", lambda name: f"{name}@sha256:12")
-    monkeypatch.setenv("PYTHONBASE", "registry.invalid/python:3")
-    assert base.first(tmp_path) == "docker-image://registry.invalid/python:3@sha256:12"
+    monkeypatch.setattr(base, "pin", lambda engine, name: f"{name}@sha256:12")
+    assert base.first(elsewhere, elsewhere.cache) == "docker-image://registry.invalid/python:3@sha256:12"
 
 
 @pytest.mark.parametrize(

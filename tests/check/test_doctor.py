@@ -225,8 +225,8 @@ def test_old_python(checkout: Path) -> None:
 )
 def test_no_traceback(work: str, sentence: str) -> None:
     """What the system refuses is one sentence with the file and the reason."""
-    imports = "import shutil, subprocess\nfrom pathlib import Path\nfrom pyrlab.host.docker import run_main"
-    program = f"{imports}\ndef work():\n    {work}\nrun_main(work)"
+    imports = "import shutil, subprocess\nfrom pathlib import Path\nfrom pyrlab.host.project import run_main"
+    program = f"{imports}\ndef work(project):\n    {work}\nrun_main(work)"
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert run.stderr == (f"pyrlab: {sentence}\n" if sentence else "")
     assert run.returncode != 0

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from checkout import ROOT, run_make, succeeded
+from checkout import CHECKOUT, ROOT, run_make, succeeded
 from pyrlab.host import help as makefile_help
-from pyrlab.model.images import labs, lineage, table
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 
@@ -45,13 +44,16 @@ def test_help_has_every_target_and_parameter() -> None:
     parameters = re.findall(r"^(\w+)\s*\?=", MAKEFILE, re.MULTILINE)
     expected = [*(f"make {target}" for target in targets), *parameters]
     assert [name for name in expected if not re.search(rf"^  {name} +\S", printed, re.MULTILINE)] == []
-    assert f"LAB is {', '.join(labs())}\n" in printed
+    assert f"LAB is {', '.join(CHECKOUT.table.labs)}\n" in printed
 
 
 def test_every_image_has_its_targets() -> None:
     """Whatever images.toml names can be built by its name, and worked in if it is a lab."""
     verbs = ("", "start_", "stop_", "url_", "logs_", "bash_")
-    names = [*(f"build_{name}" for name in table()), *(f"{verb}{name}" for name in labs() for verb in verbs)]
+    names = [
+        *(f"build_{name}" for name in CHECKOUT.table),
+        *(f"{verb}{name}" for name in CHECKOUT.table.labs for verb in verbs),
+    ]
     succeeded(run_make(ROOT, "--dry-run", *names))
 
 
@@ -72,25 +74,25 @@ def test_reader_who_has_seen_enough(unread: int) -> None:
 
 def test_unheard(unread: int) -> None:
     """Work that ends because nobody listens to how it goes is no success."""
-    work = "import sys; from pyrlab.host.docker import run_main; run_main(lambda: print('on it', file=sys.stderr))"
+    work = "import sys; from pyrlab.host.project import run_main; run_main(lambda _: print('on it', file=sys.stderr))"
     assert subprocess.run([sys.executable, "-c", work], cwd=ROOT, stderr=unread).returncode == 141
 
 
 def test_tables_of_readme() -> None:
     """A reader of README.md finds the commands, images and parameters that there are, as make has them."""
-    assert all(f"\n<!-- {name} -->\n" in readme() for name in makefile_help.tables())
-    assert makefile_help.with_tables(readme()) == readme(), (
+    assert all(f"\n<!-- {name} -->\n" in readme() for name in makefile_help.tables(CHECKOUT))
+    assert makefile_help.with_tables(CHECKOUT, readme()) == readme(), (
         "type python3 -m pyrlab.host.help --readme, which mends them"
     )
 
 
 def test_lists_of_readme() -> None:
     """A reader of README.md finds every list that there is, and learns which images it is for."""
+    table = CHECKOUT.table
     for path in ROOT.glob("*.txt"):
-        with_it = [
-            name for name in table() if any(path.name in each.files for image in lineage(name) for each in image.lists)
-        ]
-        said = "all" if with_it == [*table()] else ", ".join(name for name in labs() if name in with_it)
+        owners = [name for name, image in table.items() if any(path.name in each.files for each in image.lists)]
+        with_it = [name for name in table if any(image.name in owners for image in table.lineage(name))]
+        said = "all" if with_it == [*table] else ", ".join(name for name in table.labs if name in with_it)
         assert re.search(rf"^\| `{path.name}` \| .* \| {said} \|$", readme(), re.MULTILINE), path.name
     named = set(re.findall(r"`([\w/-]+\.txt)`", readme()))
     assert not [name for name in sorted(named) if not (ROOT / name).is_file()]
@@ -104,14 +106,14 @@ def test_digests_of_readme() -> None:
     for row in shown[2].splitlines():
         image = re.fullmatch(r"(\S+):latest +[\d,]+ MB +\d+ +(?:\d+ +)?[0-9a-f]{12}  (?:up to date|rebuilt: .+)", row)
         assert image
-        assert image[1] in table()
+        assert image[1] in CHECKOUT.table
 
 
 def test_commands_that_are_told_of() -> None:
     """Whatever a reader is told to type after make is a target, of an image of his own, too, if it is told how."""
     for page in pages():
         text = page.read_text()
-        names = [*table(), "LAB", "IMAGE", *re.findall(r"^\[images\.(\w+)\]$", text, re.MULTILINE)]
+        names = [*CHECKOUT.table, "LAB", "IMAGE", *re.findall(r"^\[images\.(\w+)\]$", text, re.MULTILINE)]
         known = {target.replace("%", name) for target in public_targets() for name in names}
         told = re.findall(r"(?:^|`)(?:\$ )?make ([A-Za-z_-]+)", text, re.MULTILINE)
         assert not {*told} - known, page

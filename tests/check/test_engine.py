@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bare import make_path, write_script
 from checkout import ROOT
-from pyrlab.host import engine
+from pyrlab.host import faults
+from pyrlab.host.engine import Engine
 
 BOTH = [{"Name": "buildx", "Version": "v0.13.1"}, {"Name": "compose", "Version": "v2.26.1"}]
 
@@ -18,17 +20,25 @@ BOTH = [{"Name": "buildx", "Version": "v0.13.1"}, {"Name": "compose", "Version":
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """PATH of a machine without an engine, and without its socket."""
     folder = make_path(tmp_path / "bin", "cat", "seq", "sleep", "test", "true", "uname")
-    monkeypatch.setattr(engine, "SOCKET", str(tmp_path / "docker.sock"))
-    monkeypatch.setenv("PATH", str(folder))
-    for name in ("ENGINE", "DOCKER_HOST"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(faults, "SOCKET", str(tmp_path / "docker.sock"))
     return folder
+
+
+def fault(path: Path, **environment: str) -> faults.Finding:
+    """What is wrong with the engine of that machine."""
+    found = Engine(path, {"PATH": str(path), **environment}).fault()
+    assert found
+    return found
+
+
+def illness(info: dict[str, Any], **environment: str) -> faults.Finding | None:
+    """What is wrong with an engine that answers, in the environment of whoever asks."""
+    return faults.illness(Engine(Path(), environment), info)
 
 
 def test_nothing_there(path: Path) -> None:
     """Where there is nothing at all, an engine may be installed."""
-    found = engine.fault()
-    assert found
+    found = fault(path)
     assert found.absent
     assert str(found) == "there is no docker command; make engine installs and starts one on Debian and Ubuntu"
 
@@ -40,11 +50,9 @@ def test_nothing_there(path: Path) -> None:
         ("DOCKER_HOST", "ssh://server", "DOCKER_HOST names an engine elsewhere: install its client, see "),
     ],
 )
-def test_not_to_be_installed(path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+def test_not_to_be_installed(path: Path, name: str, value: str, said: str) -> None:
     """Where an engine is elsewhere, none is installed here."""
-    monkeypatch.setenv(name, value)
-    found = engine.fault()
-    assert found
+    found = fault(path, **{name: value})
     assert not found.absent
     assert found.mend.startswith(said)
 
@@ -52,8 +60,7 @@ def test_not_to_be_installed(path: Path, monkeypatch: pytest.MonkeyPatch, name: 
 def test_another_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On macOS nothing is installed, and what people have there is named."""
     monkeypatch.setattr("sys.platform", "darwin")
-    found = engine.fault()
-    assert found
+    found = fault(path)
     assert not found.absent
     assert found.mend.startswith("start Docker Desktop or what else you have, or install one, see https://")
 
@@ -61,8 +68,7 @@ def test_another_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_podman(path: Path) -> None:
     """Where docker is another name of Podman's, nothing is started, and what is missing is named."""
     write_script(path / "docker", """#!/bin/sh\necho '{"host": {"os": "linux"}, "version": {"Version": "5.4.2"}}'\n""")
-    found = engine.fault()
-    assert found
+    found = fault(path)
     assert not found.absent
     assert str(found).startswith(
         "the docker command is Podman's, which has no Buildx to build with; install Docker as "
@@ -80,33 +86,30 @@ def test_podman(path: Path) -> None:
 def test_parts_missing(plugins: list[dict[str, str]], said: str) -> None:
     """A client without Buildx or Compose is told which package has it."""
     info = {"ServerVersion": "28.5.2", "ClientInfo": {"Plugins": plugins}}
-    assert str(engine.illness(info)).startswith(said)
+    assert str(illness(info)).startswith(said)
 
 
 def test_old_buildx() -> None:
     """A Buildx that could build nothing is told before one tries."""
     plugins = [{"Name": "buildx", "Version": "v0.10.4"}, BOTH[1]]
     info = {"ServerVersion": "28.5.2", "ClientInfo": {"Plugins": plugins}}
-    assert str(engine.illness(info)) == "Buildx 0.10.4 is too old; upgrade to 0.13 or later"
+    assert str(illness(info)) == "Buildx 0.10.4 is too old; upgrade to 0.13 or later"
 
 
 def test_nowhere_for_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home in which Buildx cannot write is told, with what Buildx takes instead."""
     info = {"ServerVersion": "28.5.2", "ClientInfo": {"Plugins": BOTH}}
     (tmp_path / "home").touch()
-    for name in ("BUILDX_CONFIG", "DOCKER_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     said = f"Buildx keeps its settings in {tmp_path}/home/.docker/buildx, where you may not write; BUILDX_CONFIG names "
-    assert str(engine.illness(info)).startswith(said)
-    monkeypatch.setenv("BUILDX_CONFIG", str(tmp_path / "buildx"))
-    assert engine.illness(info) is None
+    assert str(illness(info)).startswith(said)
+    assert illness(info, BUILDX_CONFIG=str(tmp_path / "buildx")) is None
 
 
 def test_engine_elsewhere() -> None:
     """An engine on another machine is not blamed for what this one lacks."""
     info = {"ServerVersion": "28.5.2", "Name": "elsewhere", "DockerRootDir": "/", "ClientInfo": {"Plugins": BOTH}}
-    assert engine.illness(info) is None
+    assert illness(info) is None
 
 
 def run_script(path: Path) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from checkout import CHECKOUT
 from pyrlab.host import locks
+from pyrlab.host.project import Project
 from pyrlab.model.locked import Lock, Locked
 from pyrlab.model.problem import Problem
 from pyrlab.steps import debs, wheels
@@ -36,23 +38,31 @@ SECTIONS = INDEX + LOCKED.replace("Send2Trash", "# in all images\nsend2trash").r
 @pytest.fixture
 def lock(tmp_path: Path) -> locks.Lock:
     """A lock of base_debs.txt, written into the test's folder."""
-    lock = locks.Lock(
-        "base_debs", "0123456789abcdef", "python:3.14@sha256:12", "curl 8.14.1-2\ngit 1:2.47.3-0+deb13u1\n"
-    )
+    lock = made("base_debs", "curl 8.14.1-2\ngit 1:2.47.3-0+deb13u1\n", python="python:3.14@sha256:12")
     lock.write(tmp_path)
     return lock
 
 
+def made(name: str, content: str, inputs: str = "0123456789abcdef", python: str = "", lists: str = "") -> locks.Lock:
+    """A lock of the shipped lists."""
+    return locks.Lock(CHECKOUT.table.locks[name], inputs, python, content, lists)
+
+
+def read(folder: Path, name: str) -> locks.Lock:
+    """The lock of that name in a folder."""
+    return locks.Lock.read(CHECKOUT.table, folder, name)
+
+
 def test_read_as_written(lock: locks.Lock, tmp_path: Path) -> None:
     """What was written is read again, and says on top what it is and that the list is what to change."""
-    assert locks.Lock.read(tmp_path, "base_debs") == lock
+    assert read(tmp_path, "base_debs") == lock
     first = (tmp_path / "base_debs.lock").read_text().splitlines()[0]
     assert first == "# What base_debs.txt resolves to, written by make lock; change the list, not this file."
 
 
 def test_none_yet(tmp_path: Path) -> None:
     """Where there is no lock, nothing is locked."""
-    assert locks.Lock.read(tmp_path, "base_debs").versions() == {}
+    assert read(tmp_path, "base_debs").versions() == {}
 
 
 @pytest.mark.parametrize(
@@ -69,11 +79,11 @@ def test_none_yet(tmp_path: Path) -> None:
 )
 def test_changed_by_hand(lock: locks.Lock, tmp_path: Path, old: str, new: str) -> None:
     """A lock that is not as it was written is refused with a sentence that says how to have it back."""
-    path = tmp_path / f"{lock.name}.lock"
+    path = tmp_path / "base_debs.lock"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(Problem) as refused:
-        locks.Lock.read(tmp_path, lock.name)
+        read(tmp_path, "base_debs")
     way_out = (
         "take the committed one back with git checkout HEAD -- base_debs.lock, "
         "and make lock adds what the lists have besides"
@@ -91,12 +101,9 @@ def test_changed_by_hand(lock: locks.Lock, tmp_path: Path, old: str, new: str) -
     ],
     ids=["order", "comments", "version", "gone"],
 )
-def test_what_makes_a_lock_stale(tmp_path: Path, content: str, same: bool) -> None:
+def test_what_makes_a_lock_stale(content: str, same: bool) -> None:
     """Only what a list asks for counts, not how it is written."""
-    before, after = tmp_path / "before", tmp_path / "after"
-    before.write_text("numpy\npandas\n")
-    after.write_text(content)
-    assert (locks.packages(before) == locks.packages(after)) == same
+    assert (locks.stripped("numpy\npandas\n") == locks.stripped(content)) == same
 
 
 def test_changes(tmp_path: Path) -> None:
@@ -127,8 +134,9 @@ r-cran-zoo = { version = "1.8-14" }
         folder.mkdir()
         for name, content in sets.items():
             python = f"python:3.14@sha256:{folder.name:0<64}" if name == "base_debs" else ""
-            locks.Lock(name, "0123456789abcdef", python, content).write(folder)
-    found = locks.changes(locks.read(old), locks.read(new))
+            made(name, content, python=python).write(folder)
+    before, after = (locks.read(CHECKOUT.table, folder) for folder in (old, new))
+    found = locks.changes(before, after)
     assert found == [
         locks.Change("Debian", "libgsl28", "", "2.8"),
         locks.Change("Debian", "r-cran-zoo", "1.8-13", "1.8-14"),
@@ -145,26 +153,23 @@ r-cran-zoo = { version = "1.8-14" }
         "own          R                  1 → 1 (bbbbbbb)",
         "python:3.14  image   old000000000 → new000000000",
     ]
-    form, changed = locks.notes(locks.read(old), locks.read(new))
+    form, changed = locks.notes(before, after)
     assert form == "r_packages.lock now say where each archive is, its size and its checksum; commit them"
     assert changed == (
         "locked libgsl28 2.8, r-cran-zoo 1.8-14 (was 1.8-13), send2trash 1.8.4 (was 1.8.3), glue 1.8 (was 1.7), "
         "own 1 (bbbbbbb) (was 1) and 1 more; git diff shows it all"
     )
-    assert locks.changes(locks.read(old), locks.read(old)) == []
+    assert locks.changes(before, before) == []
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def committed(project: Project) -> Project:
     """A checkout whose base_debs.txt and lock were committed together, and staged."""
-    for name in ("ROOT", "STAGED", "APART"):
-        monkeypatch.setattr(locks, name, tmp_path / name)
-    (tmp_path / "ROOT").mkdir()
-    for name in locks.names():
-        locks.Lock(name, "0" * 15 + "1", "", "", "0" * 16).write(tmp_path / "ROOT")
-    write(tmp_path / "ROOT", curl(1))
-    locks.stage()
-    return tmp_path
+    for name in project.table.locks:
+        made(name, "", "0" * 15 + "1", lists="0" * 16).write(project.root)
+    write(project.root, curl(1))
+    locks.stage(project)
+    return project
 
 
 def curl(version: int) -> str:
@@ -174,54 +179,54 @@ def curl(version: int) -> str:
 
 def write(folder: Path, content: str, lists: str = "1" * 16) -> None:
     """Write the lock of base_debs.txt, whose lines have the digest `lists`."""
-    locks.Lock("base_debs", "0123456789abcdef", "python:3.14@sha256:12", content, lists).write(folder)
+    made("base_debs", content, python="python:3.14@sha256:12", lists=lists).write(folder)
 
 
-def test_debian_moves_on_and_the_checkout_stays(places: Path) -> None:
+def test_debian_moves_on_and_the_checkout_stays(committed: Project) -> None:
     """What only the archive has changed leaves the committed lock alone, and is what later builds go by."""
-    write(places / "STAGED", curl(2))
-    before = (places / "ROOT/base_debs.lock").read_text()
-    locks.publish(asked=False)
-    assert (places / "ROOT/base_debs.lock").read_text() == before
-    assert not locks.published(["base_debs"])
-    locks.stage()
-    assert locks.Lock.read(places / "STAGED", "base_debs").content == curl(2)
+    write(committed.staged, curl(2))
+    before = (committed.root / "base_debs.lock").read_text()
+    locks.publish(committed, asked=False)
+    assert (committed.root / "base_debs.lock").read_text() == before
+    assert not locks.published(committed, ["base_debs"])
+    locks.stage(committed)
+    assert read(committed.staged, "base_debs").content == curl(2)
 
 
-def test_another_committed_lock_counts_again(places: Path) -> None:
+def test_another_committed_lock_counts_again(committed: Project) -> None:
     """A lock that git brings is what builds go by, whatever they had made of the one before."""
-    write(places / "STAGED", curl(2))
-    locks.publish(asked=False)
-    write(places / "ROOT", curl(3))
-    locks.stage()
-    assert locks.Lock.read(places / "STAGED", "base_debs").content == curl(3)
+    write(committed.staged, curl(2))
+    locks.publish(committed, asked=False)
+    write(committed.root, curl(3))
+    locks.stage(committed)
+    assert read(committed.staged, "base_debs").content == curl(3)
 
 
-def test_what_was_kept_apart_ends_with_its_cause(places: Path) -> None:
+def test_what_was_kept_apart_ends_with_its_cause(committed: Project) -> None:
     """Once the committed lock is right again, builds go by it, and lock nothing anew each time."""
-    committed = locks.Lock.read(places / "ROOT", "base_debs")
-    write(places / "STAGED", curl(2))
-    locks.publish(asked=False)
-    committed.write(places / "STAGED")
-    locks.publish(asked=False)
-    assert locks.current("base_debs") == committed
+    right = read(committed.root, "base_debs")
+    write(committed.staged, curl(2))
+    locks.publish(committed, asked=False)
+    right.write(committed.staged)
+    locks.publish(committed, asked=False)
+    assert locks.current(committed, "base_debs") == right
 
 
 @pytest.mark.parametrize(("lists", "asked"), [("1" * 16, True), ("2" * 16, False)], ids=["asked", "list-changed"])
-def test_a_lock_is_written_where_one_wants_it(places: Path, lists: str, asked: bool) -> None:
+def test_a_lock_is_written_where_one_wants_it(committed: Project, lists: str, asked: bool) -> None:
     """A changed list, or make lock, brings the new lock into the checkout."""
-    write(places / "STAGED", curl(2), lists)
-    locks.publish(asked=asked)
-    assert locks.Lock.read(places / "ROOT", "base_debs").content == curl(2)
-    assert locks.published(["base_debs"])
+    write(committed.staged, curl(2), lists)
+    locks.publish(committed, asked=asked)
+    assert read(committed.root, "base_debs").content == curl(2)
+    assert locks.published(committed, ["base_debs"])
 
 
-def test_what_rests_on_a_lock_follows_it(places: Path) -> None:
+def test_what_rests_on_a_lock_follows_it(committed: Project) -> None:
     """Where a changed list moves another list's packages, the checkout has both or neither."""
-    locks.Lock("r_debs", "0" * 15 + "2", "", "r-base-core 1\n", "0" * 16).write(places / "STAGED")
-    write(places / "STAGED", curl(2), "2" * 16)
-    locks.publish(asked=False)
-    assert locks.Lock.read(places / "ROOT", "r_debs").content == "r-base-core 1\n"
+    made("r_debs", "r-base-core 1\n", "0" * 15 + "2", lists="0" * 16).write(committed.staged)
+    write(committed.staged, curl(2), "2" * 16)
+    locks.publish(committed, asked=False)
+    assert read(committed.root, "r_debs").content == "r-base-core 1\n"
 
 
 def test_what_is_installed_of_a_lock() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pyrlab.host import machine
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
 
@@ -20,11 +21,9 @@ from pyrlab.model.problem import Problem
         ("SHM", "8GiB", "8589934592"),
     ],
 )
-def test_as_people_write_it(name: str, given: str, handed_on: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_people_write_it(name: str, given: str, handed_on: str) -> None:
     """A time zone or a size is understood as shells and other programs understand it."""
-    monkeypatch.setenv("TZ", "")
-    monkeypatch.setenv(name, given)
-    assert machine.chosen() == {name: handed_on}
+    assert machine.chosen(Project(Path(), {name: given})) == {name: handed_on}
 
 
 @pytest.mark.parametrize(
@@ -41,12 +40,10 @@ def test_as_people_write_it(name: str, given: str, handed_on: str, monkeypatch: 
         ("SHM", "half", "SHM=half is no size; write it as in SHM=2g"),
     ],
 )
-def test_refused(name: str, given: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused(name: str, given: str, sentence: str) -> None:
     """What is neither is refused in one sentence."""
-    monkeypatch.setenv("TZ", "")
-    monkeypatch.setenv(name, given)
     with pytest.raises(Problem) as refused:
-        machine.chosen()
+        machine.chosen(Project(Path(), {name: given}))
     assert str(refused.value) == sentence
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyrlab.host import online
+from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 from pyrlab.steps import network
 from servers import serve_files
@@ -66,36 +67,33 @@ def test_nothing_to_blame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["APTPROXY", "PIPPROXY", "http_proxy", "https_proxy"])
-def test_no_address(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_no_address(name: str) -> None:
     """What is no address is refused before anything is built, and is not repeated: it may hold a password."""
     sentence = f"^{name} is no address of a proxy; write it as in {name}=http://172.17.0.1:3142$"
     for value in ("http://", "http://:3142", "http://proxy:port"):
-        monkeypatch.setenv(name, value)
         with pytest.raises(Problem, match=sentence):
-            online.settings()
+            online.settings(Project(Path(), {name: value}))
 
 
 def test_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy of this machine's own must be named by an address that containers can reach."""
     gateway = "172.17.0.1"
-    monkeypatch.setattr(online, "bridge", lambda: gateway)
-    monkeypatch.setenv("https_proxy", "http://localhost:8080")
+    monkeypatch.setattr(online, "bridge", lambda engine: gateway)
     with pytest.raises(Problem, match=f"^https_proxy names this machine as localhost, .* {gateway}, .*https_proxy=$"):
-        online.settings()
+        online.settings(Project(Path(), {"https_proxy": "http://localhost:8080"}))
 
 
-def test_bare_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bare_address() -> None:
     """A proxy without http:// before it is meant as one with it."""
-    monkeypatch.setenv("http_proxy", "proxy.example:3128")
-    assert online.settings()["http_proxy"] == "http://proxy.example:3128"
+    given = online.settings(Project(Path(), {"http_proxy": "proxy.example:3128"}))
+    assert given["http_proxy"] == "http://proxy.example:3128"
 
 
-def test_own_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_network() -> None:
     """A cache on this machine's bridge is not asked for through a company's proxy, nor is the lab itself."""
-    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
-    monkeypatch.setenv("no_proxy", "intranet.example")
-    monkeypatch.setenv("PIPPROXY", "http://172.17.0.1:3141")
-    assert online.settings()["no_proxy"] == "intranet.example,localhost,127.0.0.1,::1,172.17.0.1"
+    given = {"http_proxy": "http://proxy.example:3128", "no_proxy": "intranet.example"}
+    given["PIPPROXY"] = "http://172.17.0.1:3141"
+    assert online.settings(Project(Path(), given))["no_proxy"] == "intranet.example,localhost,127.0.0.1,::1,172.17.0.1"
 
 
 @pytest.mark.parametrize(
@@ -124,26 +122,23 @@ def test_other_words_stay() -> None:
     assert network.concealer({"no_proxy": "localhost"})("localhost") == "localhost"
 
 
-def test_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_certificates(tmp_path: Path) -> None:
     """CACERT adds to what this machine trusts, and a file that is not there is not passed over."""
-    monkeypatch.setattr(online, "CACHE", tmp_path)
-    monkeypatch.setattr(online, "CERTIFICATES", tmp_path / "certificates.crt")
-    own = next(Path(bundle) for bundle in online.BUNDLES if Path(bundle).exists()).read_bytes()
-    monkeypatch.delenv("CACERT", raising=False)
-    assert Path(online.trusted()).read_bytes() == own
     company = tmp_path / "company.pem"
+    project = Project(tmp_path, {"CACERT": str(company)})
+    own = next(Path(bundle) for bundle in online.BUNDLES if Path(bundle).exists()).read_bytes()
+    assert Path(online.trusted(Project(tmp_path, {}))).read_bytes() == own
     pem = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     company.write_bytes(pem)
-    monkeypatch.setenv("CACERT", str(company))
-    assert Path(online.trusted()).read_bytes() == own + b"\n" + pem
+    assert Path(online.trusted(project)).read_bytes() == own + b"\n" + pem
     company.write_bytes(own + pem)
-    assert Path(online.trusted()).read_bytes() == own + pem
+    assert Path(online.trusted(project)).read_bytes() == own + pem
     company.write_bytes(b"\x30\x82")
     with pytest.raises(Problem, match=r"company\.pem has no certificate in PEM form"):
-        online.trusted()
+        online.trusted(project)
     company.unlink()
     with pytest.raises(Problem, match=r"company\.pem cannot be read: No such file"):
-        online.trusted()
+        online.trusted(project)
 
 
 def test_parameters_agree() -> None:

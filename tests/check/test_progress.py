@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pyrlab.host.engine import FULL_DISK
+from pyrlab.host.faults import FULL_DISK
 from pyrlab.host.progress import Progress, documents, seconds_of
 from pyrlab.model import events
 from pyrlab.model.problem import Problem

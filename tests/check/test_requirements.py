@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bare import write_script
 from pyrlab.host import requirements as host
+from pyrlab.host.project import Project
 from pyrlab.model.lists import Problems
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, resolve, wheels
@@ -251,15 +253,9 @@ def test_a_lock_names_no_index_but_the_lists(tmp_path: Path) -> None:
     assert kept == "a==1\nb==1\n    # from https://packages.invalid/simple\n"
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty checkout."""
-    monkeypatch.setattr(host, "ROOT", tmp_path)
-    return tmp_path
-
-
-def test_what_a_list_points_at(folder: Path) -> None:
+def test_what_a_list_points_at(project: Project) -> None:
     """A build sees the files of the checkout that a list points at, and no others."""
+    folder = project.root
     files = {
         "requirements.txt": "\ufeff-r sub/a.txt\n-c limits.txt\n-r ../out.txt\n./wheels/one-1-py3-none-any.whl[x]\n",
         "sub/a.txt": "-rb.txt\n-r /etc/passwd\n#-r other.txt\na @ file:wheels/two-1-py3-none-any.whl ; os_name=='nt'\n",
@@ -274,25 +270,31 @@ def test_what_a_list_points_at(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     (folder.parent / "out.txt").write_text("")
-    host.stage(folder / "staged")
+    host.stage(project, folder / "staged")
     staged = {str(path.relative_to(folder / "staged")) for path in (folder / "staged").rglob("*.*")}
     assert staged == files.keys() - {"other.txt", "wheels/three-1.0-py3-none-any.whl"}
-    assert list(host.asking("requirements.txt")) == ["requirements.txt", "sub/a.txt", "sub/b.txt"]
+    assert list(host.lists(folder, "requirements.txt", constraints=False)) == [
+        "requirements.txt",
+        "sub/a.txt",
+        "sub/b.txt",
+    ]
 
 
-def test_passwords_are_kept_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passwords_are_kept_apart(project: Project) -> None:
     """What a build sees of a list has no password; those that it needs come by another way, variables filled in."""
-    monkeypatch.setenv("TOKEN", "canary-token")
+    folder = project.root
     (folder / "requirements.txt").write_text(
         "--index-url https://me:se%2Fcret@one.invalid/simple\n--find-links https://${TOKEN}@two.invalid:8080/x\n"
         "own @ git+ssh://git@three.invalid/a/own@v1\n"
     )
-    host.stage(folder / "staged")
+    host.stage(project, folder / "staged")
     assert (folder / "staged/requirements.txt").read_text() == (
         "--index-url https://one.invalid/simple\n--find-links https://two.invalid:8080/x\n"
         "own @ git+ssh://git@three.invalid/a/own@v1\n"
     )
-    assert host.netrc() == ("machine one.invalid login me password se/cret\nmachine two.invalid login canary-token\n")
+    assert host.netrc(replace(project, environment={"TOKEN": "canary-token"})) == (
+        "machine one.invalid login me password se/cret\nmachine two.invalid login canary-token\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,9 +306,9 @@ def test_passwords_are_kept_apart(folder: Path, monkeypatch: pytest.MonkeyPatch)
     ],
     ids=["variable", "git"],
 )  # fmt: skip
-def test_passwords_that_cannot_be_had(folder: Path, line: str, sentence: str) -> None:
+def test_passwords_that_cannot_be_had(project: Project, line: str, sentence: str) -> None:
     """A password that is not there, or could not be kept out of an image, is refused with its line."""
-    (folder / "requirements.txt").write_text(f"pandas\n{line}\n")
+    (project.root / "requirements.txt").write_text(f"pandas\n{line}\n")
     with pytest.raises(Problem) as refused:
-        host.netrc()
+        host.netrc(project)
     assert str(refused.value) == f"requirements.txt line 2: {sentence}"

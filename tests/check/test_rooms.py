@@ -23,3 +23,14 @@ def test_imports(room: str) -> None:
             for name in names:
                 assert not name.startswith("pyrlab.") or name.startswith(ALLOWED[room]), f"{path}: {name}"
                 assert room != "pyrlab/model" or name.partition(".")[0] not in OUTSIDE, f"{path}: {name}"
+
+
+def test_one_caller_of_docker() -> None:
+    """Whatever make wants of docker, Engine runs."""
+    callers = {
+        path.name
+        for path in (ROOT / "pyrlab").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.List) and node.elts and ast.unparse(node.elts[0]) == "'docker'"
+    }
+    assert callers == {"engine.py"}

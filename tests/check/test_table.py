@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bare import copy_parts, type_make
-from checkout import ROOT
+from checkout import CHECKOUT, ROOT
 from pyrlab.model import images
 from pyrlab.model.problem import Problem
 
@@ -58,19 +58,19 @@ def test_an_image_of_a_users_own() -> None:
     assert [*found] == ["base", "lab", "course"]
     course = found["course"]
     assert (course.parent, course.port, course.default) == ("lab", "CPORT", False)
-    assert [image.name for image in images.ancestry(found, "course")] == ["base", "lab", "course"]
+    assert [image.name for image in found.lineage("course")] == ["base", "lab", "course"]
     assert found["lab"].lists[0].files == ["own/wheels.txt", "wheels.txt"]
     assert (found["lab"].lists[0].lock, found["lab"].default) == ("wheels", True)
 
 
 def test_the_shipped_table() -> None:
     """The images that README tells of are there, parents first, each lab with a port of its own."""
-    found = images.table()
+    found = CHECKOUT.table
     assert [*found] == ["pyrlab-base", "pylab", "rlab-base", "rlab", "pyrlab"]
-    assert [image.name for image in images.lineage("pyrlab")] == ["pyrlab-base", "rlab-base", "rlab", "pyrlab"]
-    assert images.labs() == {"pylab": "PORT", "rlab": "RPORT", "pyrlab": "PYRPORT"}
+    assert [image.name for image in found.lineage("pyrlab")] == ["pyrlab-base", "rlab-base", "rlab", "pyrlab"]
+    assert found.labs == {"pylab": "PORT", "rlab": "RPORT", "pyrlab": "PYRPORT"}
     assert not found["pyrlab"].default
-    assert all((ROOT / path).is_file() for path in images.files())
+    assert all((ROOT / path).is_file() for path in found.files)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "debs.txt").touch()
     (tmp_path / "own").mkdir()
     (tmp_path / "own/wheels.txt").touch()
-    work = "from pyrlab.host.build import check_lists; from pyrlab.host.docker import run_main; run_main(check_lists)"
+    work = "from pyrlab.host.build import check_lists; from pyrlab.host.project import run_main; run_main(check_lists)"
     run = subprocess.run([sys.executable, "-c", work], cwd=tmp_path, capture_output=True, text=True)
     assert run.stderr == "pyrlab: the list wheels.txt is missing; an empty file is a valid list\n"
     (tmp_path / "wheels.txt").touch()

@@ -14,16 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyrlab.host import locks
-from pyrlab.model import images
+from pyrlab.host.project import Project
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+CHECKOUT = Project(ROOT, os.environ)
 MAKES = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "P")  # what make tells those that it runs
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # of several that run tests side by side
 TAG = "test"  # of the default images
 MINE = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]  # in the names of whatever this checkout's tests make
 TINY = f"tiny-{MINE}"  # of the images of the tiny lists
 CHANGED = f"{TINY}-changed"  # of those of the tiny lists once they were changed
-NAMES = tuple(name for name, image in images.table().items() if image.default)  # of the images, parents first
+NAMES = tuple(name for name, image in CHECKOUT.table.items() if image.default)  # of the images, parents first
 PROJECT = f"pyrlab-{MINE}{WORKER}"  # prefix of the containers and volumes that are started here
 
 # Lists that are built in seconds: a large wheel and one with a compiled extension, a few Debian packages, and R.
@@ -145,7 +146,7 @@ def tagged(tag: str, source: str = TINY) -> Iterator[None]:
 
 def forge(checkout: Path, name: str, package: str) -> None:
     """Let the lock `name` of a checkout have other checksums for a package than its files have."""
-    lock = locks.Lock.read(checkout, name)
+    lock = locks.Lock.read(CHECKOUT.table, checkout, name)
     block = re.search(rf"^{package}\b.*\n( .*\n)*", lock.content, re.MULTILINE)
     assert block
     forged = lock.content.replace(block[0], re.sub(r"\b[0-9a-f]{64}\b", "0" * 64, block[0]))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from checkout import MINE, ROOT, Run, docker
+from checkout import CHECKOUT, MINE, ROOT, Run, docker
 from pyrlab.host import base
 from pyrlab.host.online import build_environment
 
@@ -95,7 +95,7 @@ class Host:
 
 def build_online(file: str, context: Path, output: str) -> None:
     """Build an image of the tests' own, whose Dockerfile gets online as pyrlab's steps do."""
-    given = build_environment()
+    given = build_environment(CHECKOUT)
     options = [
         "--secret=id=network,env=NETWORK",
         f"--build-context=tools={ROOT / 'pyrlab'}",
@@ -113,9 +113,10 @@ def build_host() -> None:
     context = ROOT / ".cache/test-host"
     context.mkdir(parents=True, exist_ok=True)
     shutil.copy2(ROOT / "tests/make/host.sh", context)
-    base.bootstrap()
-    (context / base.ARCHIVE.name).unlink(missing_ok=True)
-    (context / base.ARCHIVE.name).hardlink_to(base.ARCHIVE)
+    base.bootstrap(CHECKOUT)
+    debian = base.archive(CHECKOUT)
+    (context / debian.name).unlink(missing_ok=True)
+    (context / debian.name).hardlink_to(debian)
     build_online("host.Dockerfile", context, f"name={IMAGE},compression=uncompressed")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from checkout import ROOT, TINY, docker
+from checkout import CHECKOUT, ROOT, TINY, docker
 from pyrlab.host.online import build_environment
 
 IMAGE = f"{TINY}-debian"  # in the names of the images that are made here
@@ -27,7 +27,7 @@ PACKAGES = f"less tini fonts-liberation openssh-client vim-tiny {FORGED}"
 
 def build(context: Path, *options: str, packages: str = PACKAGES) -> subprocess.CompletedProcess[str]:
     """Build some of tests/make/debian.Dockerfile, online as pyrlab's steps are."""
-    given = build_environment()
+    given = build_environment(CHECKOUT)
     secrets = ["--secret=id=network,env=NETWORK"]
     secrets += [f"--secret=id=ca,src={given['CACERT']}"] if given["CACERT"] else []
     command = ["docker", "buildx", "build", "--progress=plain", "--provenance=false", *secrets]

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from checkout import CHANGED, NAMES, TINY, docker, git, layers, run_make
-from pyrlab.model import images
+from checkout import CHANGED, CHECKOUT, NAMES, TINY, docker, git, layers, run_make
 
-PARENTS = {name: image.parent for name, image in images.table().items()}
+PARENTS = {name: image.parent for name, image in CHECKOUT.table.items()}
 
 
 def manifest(name: str) -> dict[str, Any]:

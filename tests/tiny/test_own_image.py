@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from checkout import (
+    CHECKOUT,
     PROJECT,
     TINY,
     Run,
@@ -89,7 +90,7 @@ def test_both_kernels(checkout: Path) -> None:
         try:
             image = f"pyrlab:{OWN}"
             new = {*layers(image)} - {*layers(f"pylab:{OWN}"), *layers(f"rlab:{OWN}")}
-            sizes = contents.layer_sizes(image)
+            sizes = contents.layer_sizes(CHECKOUT.engine, image)
             assert sum(sizes[layer] for layer in new) < 1_000_000
             run = ("run", "--rm", "--network=none", image)
             assert docker(*run, "python", "-c", "import duckdb; print(1)") == "1"

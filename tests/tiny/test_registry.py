@@ -31,6 +31,7 @@ from checkout import (
 )
 from host import build_online
 from pyrlab.host import base
+from pyrlab.host.project import Project
 from remote import execute
 from servers import free_port, serve_registry
 
@@ -56,7 +57,7 @@ def checkout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout whose locks, of other lists than the default ones, were committed with Debian's Python as the base."""
     checkout = copy_checkout(tmp_path_factory.mktemp("registry") / "pyrlab", tiny)
     for path in (checkout / ".cache").iterdir():
-        if path != checkout / ".cache" / base.ARCHIVE.name:
+        if path != base.archive(Project(checkout, {})):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     git(checkout, "init")
     git(checkout, "add", ".")
@@ -205,15 +206,9 @@ def test_whatever_installing_does(checkout: Path, python_image: str, tmp_path: P
         remove_images(f"{OWN}-changed")
 
 
-def test_no_registry(checkout: Path) -> None:
+def test_no_registry(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where no registry answers, one line says so, and Debian's archive serves instead."""
-    script = "from pyrlab.host.base import choose_python; print(choose_python()[0])"
-    settings = {
-        "TAG": "none",
-        "PYTHONBASE": "127.0.0.1:1/python:none",
-    }  # no image of this tag exists
-    command = ["python3", "-c", script]
-    run = subprocess.run(command, cwd=checkout, env={**os.environ, **settings}, capture_output=True, text=True)
-    assert run.stdout.strip() == "target:debian"
+    settings = {"TAG": "none", "PYTHONBASE": "127.0.0.1:1/python:none"}  # no image of this tag exists
+    assert base.choose_python(Project(checkout, {**os.environ, **settings}))[0] == "target:debian"
     notice = "pyrlab: no registry answers for 127.0.0.1:1/python:none; starting from Debian's archive instead"
-    assert notice in run.stderr.splitlines()
+    assert notice in capsys.readouterr().err.splitlines()

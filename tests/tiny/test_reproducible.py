@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from checkout import CHANGED, NAMES, TINY, build_records, docker, layers
+from checkout import CHANGED, CHECKOUT, NAMES, TINY, build_records, docker, layers
 from compare import assert_same
 from conftest import Clean
 from pyrlab.host import bake
-from pyrlab.model import images
 
 
 def own_layers(name: str, tag: str) -> list[str]:
     """The digests of the layers that an image has and its parent has not."""
-    below = images.table()[name].parent
+    below = CHECKOUT.table[name].parent
     parent = layers(f"{below}:{tag}") if below else []
     return layers(f"{name}:{tag}")[len(parent) :]
 
@@ -65,8 +64,9 @@ def test_clean_build_agrees(clean: Clean, name: str, tmp_path: Path) -> None:
 def test_what_the_build_cache_keeps(clean: Clean) -> None:
     """Once there were many builds the engine has the tools for the next one, and nothing of what none can use."""
     assert bake.used_up(clean.host.docker("buildx", "du", "--verbose"))
-    tidy = "from pyrlab.host import bake\nfor _ in range(bake.MANY + 1):\n with bake.turn(): pass"
-    assert clean.host.run("python3", "-c", tidy, cwd=clean.checkout).returncode == 0
+    tidy = "import os\nfrom pathlib import Path\nfrom pyrlab.host import bake, engine\n"
+    many = "for _ in range(bake.MANY + 1):\n with bake.turn(engine.Engine(Path(), os.environ)): pass"
+    assert clean.host.run("python3", "-c", tidy + many, cwd=clean.checkout).returncode == 0
     records = clean.host.docker("buildx", "du", "--verbose")
     assert bake.used_up(records) == set()
     assert [record for record in build_records("uv==", clean.host.docker) if "cached mount" not in record]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from checkout import (
+    CHECKOUT,
     ROOT,
     TINY,
     TINY_LISTS,
@@ -28,11 +29,10 @@ from checkout import (
     write_lists,
 )
 from checkout import state as images
-from pyrlab.host import locks
 from servers import serve_files
 
 OWN = f"{TINY}-upgrade"  # the tag of the images that these tests change
-LOCKS = [f"{name}.lock" for name in locks.names()]
+LOCKS = [f"{name}.lock" for name in CHECKOUT.table.locks]
 
 
 @pytest.fixture
