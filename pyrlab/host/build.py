@@ -304,7 +304,7 @@ def build_images(names: list[str], now: Session, approve: Callable[[list[Image]]
         check_places(project, built)
         for image in built:
             publish(project.engine, image)
-        owner.claim_tag(project)
+        owner.claim_volume(project, owner.tag_volume(project))
         before = locks.read(table, project.root)
         locks.publish(project, asked)
         moved = [change for name, packages in lists.items() for change in note_packages(project, name, packages)]
@@ -347,15 +347,14 @@ def note_packages(project: Project, name: str, packages: str) -> list[locks.Chan
 
 
 def package_lists(engine: Engine, images: list[Image]) -> dict[str, str]:
-    """The list of the packages that each new image has and its parent has not, by name."""
-    return {
-        image.name: contents.package_list(
-            contents.manifest_of(engine, image.tag),
-            contents.manifest_of(engine, image.parent.tag) if image.parent else None,
-        )
-        for image in images
-        if image.new
-    }
+    """The packages that each new image has and its parent has not, a line each, so that git shows what changes."""
+    found: dict[str, str] = {}
+    for image in images:
+        if image.new:
+            parent = contents.manifest_of(engine, image.parent.tag) if image.parent else None
+            own = contents.own_packages(contents.manifest_of(engine, image.tag), parent)
+            found[image.name] = "".join(f"{p['ecosystem']} {p['name']} {p['version']}\n" for p in own)
+    return found
 
 
 def outdated(project: Project, image: Image) -> list[str]:

@@ -39,7 +39,7 @@ def main(project: Project) -> None:
         engine.run("image", "rm", "--force", image)
     for container in containers.values():
         engine.drop_image(container["Image"])
-    owner.release_tag(project)
+    engine.run("volume", "rm", owner.tag_volume(project), check=False)
     records = remove_records(engine)
     if any(engine.inspect("container", f"{project.parameter('PROJECT')}-{service}") for service in SERVICES):
         for path in cache.iterdir():  # but for what the caches of make proxies have mounted

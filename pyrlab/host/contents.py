@@ -58,19 +58,10 @@ def own_packages(manifest: Manifest, parent: Manifest | None) -> list[dict[str, 
     return [p for p in manifest["packages"] if above.get((p["ecosystem"], p["name"])) != p["version"]]
 
 
-def canonical(package: str) -> str:
-    """The one spelling of a Python package's name under which indexes, locks and manifests have it."""
-    return re.sub(r"[-_.]+", "-", package).lower()
-
-
 def spellings(package: str) -> set[str]:
     """The names of the packages that a user may mean: of Python's any spelling will do, R's may be Debian's."""
-    return {package, canonical(package), f"r-cran-{package.lower()}", f"r-bioc-{package.lower()}"}
-
-
-def package_list(manifest: Manifest, parent: Manifest | None) -> str:
-    """The list of an image's own packages, a line each, so that git shows what has changed."""
-    return "".join(f"{p['ecosystem']} {p['name']} {p['version']}\n" for p in own_packages(manifest, parent))
+    canonical = re.sub(r"[-_.]+", "-", package).lower()  # as indexes, locks and manifests have it
+    return {package, canonical, f"r-cran-{package.lower()}", f"r-bioc-{package.lower()}"}
 
 
 def write_list(path: Path, packages: str) -> None:

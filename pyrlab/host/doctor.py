@@ -70,11 +70,6 @@ def ports(project: Project, answers: bool) -> Iterator[Finding]:
                 yield Finding(name, f"{port} is free for {lab.name}")
 
 
-def user() -> Finding:
-    """Who the labs will run as."""
-    return Finding("you", f"{owner.name()} ({os.getuid()}:{os.getgid()}); files in ~/work will be yours")
-
-
 def files(project: Project) -> Finding:
     """The notebooks folder."""
     try:
@@ -116,7 +111,7 @@ def main(project: Project) -> None:
             for name, sentence in wrong.items()
         ),
         *([] if wrong else [*ports(project, answers), *proxies(project), files(project)]),
-        user(),
+        Finding("you", f"{owner.name()} ({os.getuid()}:{os.getgid()}); files in ~/work will be yours"),
     ]
     for each in found:
         print(f"{'-- ' if each.mend else 'ok '} {each.subject:<12} {each.found}")

@@ -131,7 +131,8 @@ def illness(engine: Engine, info: dict[str, Any]) -> Finding | None:
 
 def illness_here(engine: Engine, info: dict[str, Any]) -> Finding | None:
     """The same of one on this machine."""
-    if not Path("/sys/class/net/docker0").exists() and not is_rootless(info):
+    rootless = any("rootless" in option for option in info.get("SecurityOptions") or [])  # in a network of its own
+    if not rootless and not Path("/sys/class/net/docker0").exists():
         option = '{{index .Options "com.docker.network.bridge.name"}}'
         bridge = engine.ask("network", "inspect", "bridge", "--format", option)
         if bridge and not Path("/sys/class/net", bridge).exists():
@@ -168,11 +169,6 @@ def settings_fault(environment: Mapping[str, str]) -> Finding | None:
 def is_here(info: dict[str, Any]) -> bool:
     """Whether an engine runs on this very machine, and not elsewhere, around this container or in a virtual machine."""
     return sys.platform == "linux" and info.get("Name") == socket.gethostname()
-
-
-def is_rootless(info: dict[str, Any]) -> bool:
-    """Whether an engine runs as an ordinary user, in a network of its own."""
-    return any("rootless" in option for option in info.get("SecurityOptions") or [])
 
 
 def storage(info: dict[str, Any]) -> Path:

@@ -103,8 +103,12 @@ class Lab:
         labs = self.project.table.labs
         if self.name not in labs:
             raise Problem(f"{self.name} is no lab; the labs are {', '.join(labs)}")
-        own = labs[self.name]
-        found = {name: port_number(self.project, name) for name in (own, "TBPORT")}
+        own, found = labs[self.name], {}
+        for name in (own, "TBPORT"):
+            if not (port := self.project.parameter(name)):
+                given = f"give it one, as in make {name}=8890 …"
+                raise Problem(f"{name} says where a lab listens, and has no value; {given}")
+            found[name] = int(port)
         if found[own] == found["TBPORT"]:
             other = f"choose another, as in make {own}=8889 start_{self.name}"
             raise Problem(f"{own}={found[own]} is TensorBoard's port (TBPORT); {other}")
@@ -149,7 +153,9 @@ class Lab:
         token = Running.of(container).token if container else secrets.token_hex(24)
         if container and container["State"]["Paused"]:
             thaw(engine, name)
-        if container and goes_on(project, container, files):
+        labels = container["Config"]["Labels"] if container else {}
+        same = labels.get("org.pyrlab.files") == str(files) and labels.get(owner.CHECKOUT) == str(project.root)
+        if container and container["State"]["Running"] and same:
             # With what it was started with, it just goes on running.
             environment = environment_of(project, container) | machine.of(container)
             mounts = {mount["Destination"]: mount["Source"] for mount in container["Mounts"]}
@@ -164,8 +170,9 @@ class Lab:
         environment |= {"OWNER_USER": owner.name(), "OWNER_CHECKOUT": str(project.root)}
         prefix, service = self.compose
         up = ["up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", service]
-        if container and not has_networks(engine, container):
-            up.append("--force-recreate")
+        networks = container["NetworkSettings"]["Networks"].values() if container else ()
+        if not all(engine.inspect("network", each["NetworkID"]) for each in networks if each["NetworkID"]):
+            up.append("--force-recreate")  # docker network prune has taken one, without which it cannot start
         run = engine.call(*COMPOSE, "--project-name", prefix, *up, environment=environment)
         if container:
             engine.drop_image(container["Image"])  # which a newer one may have replaced while this container held it
@@ -205,13 +212,6 @@ def claim_homes(project: Project, *started: Lab) -> None:
             prefix, service = lab.compose  # by which Compose knows it
             known = (f"com.docker.compose.project={prefix}", f"com.docker.compose.volume={service}-home")
             owner.claim_volume(project, lab.home, *known)
-
-
-def port_number(project: Project, name: str) -> int:
-    """The port that a parameter names; raises Problem where it has no value."""
-    if not (port := project.parameter(name)):
-        raise Problem(f"{name} says where a lab listens, and has no value; give it one, as in make {name}=8890 …")
-    return int(port)
 
 
 def check_port(port: int, name: str) -> None:
@@ -259,12 +259,6 @@ def files_folder(project: Project) -> Path:
     return path
 
 
-def has_networks(engine: Engine, container: dict[str, Any]) -> bool:
-    """Whether the networks of a container are there, without which it cannot start; docker network prune takes them."""
-    networks = container["NetworkSettings"]["Networks"].values()
-    return all(engine.inspect("network", each["NetworkID"]) for each in networks if each["NetworkID"])
-
-
 def thaw(engine: Engine, name: str) -> None:
     """Let a container go on that was frozen with docker pause, and wait until its next health check has seen that."""
     engine.run("unpause", name)
@@ -273,13 +267,6 @@ def thaw(engine: Engine, name: str) -> None:
         if time.monotonic() > deadline:
             return
         time.sleep(0.5)
-
-
-def goes_on(project: Project, container: dict[str, Any], files: Path) -> bool:
-    """Whether a lab runs as it is to, over these notebooks and with what this checkout has mounted there."""
-    checkout = container["Config"]["Labels"].get(owner.CHECKOUT)
-    same = Running.of(container).files == str(files) and checkout == str(project.root)
-    return same and bool(container["State"]["Running"])
 
 
 def has_desktop() -> bool:

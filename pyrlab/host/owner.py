@@ -50,7 +50,7 @@ def inspect(project: Project, kind: str, thing: str) -> dict[str, Any] | None:
 
 
 def claim_volume(project: Project, thing: str, *others: str) -> None:
-    """Make a volume with its owner, and other labels."""
+    """Make a volume with its owner, and other labels; one that there is stays as it is."""
     given = (f"--label={label}" for label in [*others, *labels(project)])
     project.engine.run("volume", "create", *given, thing)
 
@@ -58,12 +58,6 @@ def claim_volume(project: Project, thing: str, *others: str) -> None:
 def tag_volume(project: Project) -> str:
     """The name of the empty volume by whose labels one knows whose the images of a tag are: they have no such label."""
     return f"pyrlab_tag_{project.parameter('TAG')}"
-
-
-def claim_tag(project: Project) -> None:
-    """Note that the images of TAG are this checkout's."""
-    if not project.engine.inspect("volume", tag_volume(project)):
-        claim_volume(project, tag_volume(project))
 
 
 def check_tag(project: Project, image: str) -> None:
@@ -78,8 +72,3 @@ def others(engine: Engine) -> list[str]:
     form = f'{{{{.Label "{USER}"}}}}'
     found = {*engine.run("volume", "ls", "--filter", "name=^pyrlab_tag_", "--format", form).split()}
     return sorted(found - {name()})
-
-
-def release_tag(project: Project) -> None:
-    """Forget whose the images of TAG were."""
-    project.engine.run("volume", "rm", tag_volume(project), check=False)

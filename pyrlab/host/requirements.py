@@ -25,14 +25,6 @@ def inside(root: Path, path: str) -> bool:
     return not Path(path).is_absolute() and place.is_file() and place.is_relative_to(root.resolve())
 
 
-def pointers() -> argparse.ArgumentParser:
-    """What reads the options that point at lists, as pip does."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("-r", "--requirement", action="append", default=[])
-    parser.add_argument("-c", "--constraint", action="append", default=[])
-    return parser
-
-
 def own(project: Project) -> list[str]:
     """The user's lists of Python packages."""
     python = (each.file for each in project.table.lists if each.ecosystem == "Python")
@@ -40,7 +32,10 @@ def own(project: Project) -> list[str]:
 
 
 def lists(root: Path, path: str, constraints: bool = True) -> dict[str, str]:
-    """The text of the list `path` and of every list that it points at, by their place, also of `constraints` only."""
+    """The text of the list `path` and of those that it points at, by their place; `constraints` ask for no package."""
+    pointers = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)  # as pip reads them
+    pointers.add_argument("-r", "--requirement", action="append", default=[])
+    pointers.add_argument("-c", "--constraint", action="append", default=[])
     found: dict[str, str] = {}
     pending = [path]
     while pending:
@@ -51,7 +46,7 @@ def lists(root: Path, path: str, constraints: bool = True) -> dict[str, str]:
         for line in found[name].splitlines():
             try:
                 words = shlex.split(without_comment(line))
-                options = pointers().parse_known_args(words if words[:1] and words[0].startswith("-") else [])[0]
+                options = pointers.parse_known_args(words if words[:1] and words[0].startswith("-") else [])[0]
             except (ValueError, argparse.ArgumentError):
                 continue
             named = [*options.requirement, *(options.constraint if constraints else ())]

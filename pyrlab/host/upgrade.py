@@ -50,13 +50,10 @@ def upgrade(project: Project, packages: list[str]) -> None:
     """Upgrade `packages`, or all, rebuild, and print what became of it; nothing changes where that fails."""
     chosen = {name for package in packages for name in named(project, package)}
     fetched: list[int] = []
-
-    def approve(images: list[Image]) -> None:
-        fetched.append(bytes_to_pull(project.engine, images))
-
     before = locks.read(project.table, project.root)
     with fresh_debian(archive(project)) if not packages else nullcontext():
-        build(project, [], " ".join(sorted(chosen)) or "*", approve)
+        asked = " ".join(sorted(chosen)) or "*"
+        build(project, [], asked, lambda images: fetched.append(bytes_to_pull(project.engine, images)))
     changes = locks.changes(before, locks.read(project.table, project.root))
     print(locks.table(changes) or "everything is up to date")
     if changes or sum(fetched):
