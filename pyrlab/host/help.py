@@ -76,7 +76,7 @@ def main(project: Project) -> None:
             print(f"  make {target:<13} {text}")
     print("\nParameters, as in: make start_pylab PORT=8890   (or in local.mk)")
     for name, _, meaning in parameters(makefile):
-        value = without_password(project.parameter(name))
+        value = without_password(project.environment.get(name, ""))
         print(f"  {name:<11} {meaning}{f' [{value}]' if value else ''}")
 
 

@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from pyrlab.host import parameters
 from pyrlab.host.engine import Engine
-from pyrlab.model import images
 from pyrlab.model.problem import Problem
+
+if TYPE_CHECKING:
+    from pyrlab.model.images import Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +37,10 @@ class Project:
         return f"{name}:{self.parameter('TAG')}"
 
     @cached_property
-    def table(self) -> images.Table:
+    def table(self) -> Table:
         """The images that there are; raises Problem where images.toml cannot be right."""
+        from pyrlab.model import images  # noqa: PLC0415  # it takes a moment, and some commands need none
+
         return images.read((self.root / images.FILE).read_bytes())
 
     @cached_property

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bare import copy_parts, type_make
 from checkout import CHECKOUT, ROOT
+from pyrlab.host.build import check_lists
+from pyrlab.host.project import Project
 from pyrlab.model import images
 from pyrlab.model.problem import Problem
 
@@ -172,13 +171,11 @@ def test_make_knows_an_image_of_a_users_own(tmp_path: Path) -> None:
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     """A list that images.toml names and that was deleted stops a build before anything is made."""
-    shutil.copytree(ROOT / "pyrlab", tmp_path / "pyrlab")
-    (tmp_path / "images.toml").write_text(TABLE)
-    (tmp_path / "debs.txt").touch()
+    project = Project(tmp_path, {})
     (tmp_path / "own").mkdir()
-    (tmp_path / "own/wheels.txt").touch()
-    work = "from pyrlab.host.build import check_lists; from pyrlab.host.project import run_main; run_main(check_lists)"
-    run = subprocess.run([sys.executable, "-c", work], cwd=tmp_path, capture_output=True, text=True)
-    assert run.stderr == "pyrlab: the list wheels.txt is missing; an empty file is a valid list\n"
+    for name, text in {"images.toml": TABLE, "debs.txt": "", "own/wheels.txt": ""}.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(Problem, match=r"^the list wheels\.txt is missing; an empty file is a valid list$"):
+        check_lists(project)
     (tmp_path / "wheels.txt").touch()
-    assert subprocess.run([sys.executable, "-c", work], cwd=tmp_path).returncode == 0
+    check_lists(project)
