@@ -28,6 +28,7 @@ from pyrlab.model.problem import Problem
 
 LONGEST = 255  # bytes of a file's name
 JOVYAN = (1000, 100)  # uid and gid of the images' own user
+WORK = "/home/jovyan/work"  # where his notebooks are
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,22 @@ class Lab:
                 return self.mount_point, "{}:{}".format(*JOVYAN)
         return files, f"{os.getuid()}:{os.getgid()}"
 
+    def surroundings(self, container: dict[str, Any] | None, files: Path) -> dict[str, str]:
+        """What Compose is told of machine and user; a lab that runs with something else is stopped."""
+        project = self.project
+        labels = container["Config"]["Labels"] if container else {}
+        same = labels.get("org.pyrlab.files") == str(files) and labels.get(owner.CHECKOUT) == str(project.root)
+        if container and container["State"]["Running"] and same:
+            # With what it was started with, it just goes on running.
+            work = next(mount["Source"] for mount in container["Mounts"] if mount["Destination"] == WORK)
+            own = {"WORK": work, "LAB_USER": container["Config"]["User"]}
+            return environment_of(project, container) | machine.of(container) | own
+        found = lab_environment(project) | machine.own(project.engine)
+        if container:
+            project.engine.run("stop", self.container_name)
+        folder, user = self.share(files)
+        return found | {"WORK": str(folder), "LAB_USER": user}
+
     def start(self, browse: bool) -> None:
         """Start it, wait until it is healthy, and print where it is."""
         project, engine, name = self.project, self.project.engine, self.container_name
@@ -153,20 +170,8 @@ class Lab:
         token = Running.of(container).token if container else secrets.token_hex(24)
         if container and container["State"]["Paused"]:
             thaw(engine, name)
-        labels = container["Config"]["Labels"] if container else {}
-        same = labels.get("org.pyrlab.files") == str(files) and labels.get(owner.CHECKOUT) == str(project.root)
-        if container and container["State"]["Running"] and same:
-            # With what it was started with, it just goes on running.
-            environment = environment_of(project, container) | machine.of(container)
-            mounts = {mount["Destination"]: mount["Source"] for mount in container["Mounts"]}
-            work, user = mounts["/home/jovyan/work"], container["Config"]["User"]
-        else:
-            environment = lab_environment(project) | machine.own(engine)
-            if container:
-                engine.run("stop", name)
-            work, user = self.share(files)
-        environment |= {"LAB": self.name, "LAB_PORT": str(port), "LAB_USER": user, "WORK": str(work)}
-        environment |= {"FILES": str(files), "JUPYTER_TOKEN": token, **machine.chosen(project)}
+        environment = self.surroundings(container, files) | machine.chosen(project)
+        environment |= {"LAB": self.name, "LAB_PORT": str(port), "FILES": str(files), "JUPYTER_TOKEN": token}
         environment |= {"OWNER_USER": owner.name(), "OWNER_CHECKOUT": str(project.root)}
         prefix, service = self.compose
         up = ["up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", service]
