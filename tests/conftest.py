@@ -132,9 +132,13 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A checkout with the table of images and nothing else, and nobody who wants anything of it."""
+    """A checkout with the table of images, empty lists and nothing else, and nobody who wants anything of it."""
     shutil.copy(ROOT / "images.toml", tmp_path)
-    return Project(tmp_path, {})
+    made = Project(tmp_path, {})
+    for path in made.table.files:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from pyrlab.host import contents, locks, owner, requirements, store, trial
+from pyrlab.host import contents, locks, owner, store, trial
 from pyrlab.host.bake import bake
 from pyrlab.host.base import archive, bootstrap, choose_python
 from pyrlab.host.engine import Engine
@@ -29,7 +29,8 @@ from pyrlab.host.online import build_environment, check
 from pyrlab.host.progress import Progress
 from pyrlab.host.project import Project, run_main
 from pyrlab.host.text import aligned
-from pyrlab.model.images import List, Table
+from pyrlab.model import locked, plan
+from pyrlab.model.images import Table
 from pyrlab.model.problem import Problem
 
 NEW = ".new"  # ends the tag of what is built until everything is
@@ -96,11 +97,11 @@ def inputs_of(project: Project, name: str) -> dict[str, str]:
     """What the image `name` is made of besides its parent, by what a user would say has changed."""
     table, own = project.table, str(Path(dockerfile(project.root, name)).parent)
     inputs = {path: digest(project.root / path) for path in [*TOOLS, *RUN_TIME.get(name, ()), own]}
-    inputs["images.toml"] = locks.digest(repr(table[name]))
+    inputs["images.toml"] = locked.digest(repr(table[name]))
     for each in table[name].lists:
         content = locks.Lock.read(table, project.staged, each.lock).content
         section = locks.SHARED.search(content) if each.name == "jupyter" else None
-        inputs[f"{each.lock}.lock"] = locks.digest(re.sub(r"(?m)^\s*#.*\n", "", section[1] if section else content))
+        inputs[f"{each.lock}.lock"] = locked.digest(re.sub(r"(?m)^\s*#.*\n", "", section[1] if section else content))
     for setting in chain.from_iterable(locks.SETTINGS.get(each.ecosystem, ()) for each in table[name].lists):
         if value := project.parameter(setting):
             inputs[setting] = hashlib.sha256(value.encode()).hexdigest()[:16]  # it may hold a password
@@ -109,7 +110,7 @@ def inputs_of(project: Project, name: str) -> dict[str, str]:
 
 def identity(image: dict[str, Any] | None) -> str:
     """What a child depends on: the layers and the configuration of the parent `image`."""
-    return locks.digest(json.dumps([image["RootFS"]["Layers"], image["Config"]])) if image else ""
+    return locked.digest(json.dumps([image["RootFS"]["Layers"], image["Config"]])) if image else ""
 
 
 def wanted(project: Project, names: list[str]) -> list[str]:
@@ -155,23 +156,11 @@ def session(project: Project, source: str, python: str) -> Iterator[Session]:
     check(project)
     if source == "target:debian" and not archive(project).exists():
         python = bootstrap(project)
-    stage_lists(project)
+    shutil.rmtree(project.cache / LISTS, ignore_errors=True)
+    project.checkout.stage(project.cache / LISTS)
     environment = {"PYTHON": source, "PYTHON_IMAGE": python, "LOCKS": str(project.staged)}
     with Progress([*project.table], project.cache / "build.log") as progress:
         yield Session(project, python, progress, environment | build_environment(project))
-
-
-def stage_lists(project: Project) -> None:
-    """Put all lists where a step finds them: in the folder python Python's, with what they point at."""
-    folder, own = project.cache / LISTS, requirements.own(project)
-    shutil.rmtree(folder, ignore_errors=True)
-    requirements.stage(project, folder / "python")
-    for path in project.table.files:
-        if path not in own:
-            requirements.copy(project.root / path, folder / path)
-    for each in python_lists(project.table.lists):
-        if each.file not in own:
-            requirements.copy(project.root / each.file, folder / "python" / each.file)
 
 
 def stale_locks(project: Project, names: list[str], python: str) -> list[str]:
@@ -188,7 +177,7 @@ def needed_locks(table: Table, names: list[str]) -> list[str]:
 def is_stale(project: Project, lock: str, python: str) -> bool:
     """Whether a staged lock was made of something else than there is now."""
     staged = locks.Lock.read(project.table, project.staged, lock)
-    return staged.inputs != locks.inputs(project, lock, python, locks.wanted(project, lock))
+    return staged.inputs != locks.inputs(project, lock, python, project.checkout.wanted(lock))
 
 
 def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool = False) -> None:
@@ -198,7 +187,7 @@ def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool =
     """
     project, table = now.project, now.project.table
     needed = needed_locks(table, names)
-    lines = {name: locks.wanted(project, name) for name in needed}  # a list may be edited while it is resolved
+    lines = {name: project.checkout.wanted(name) for name in needed}  # a list may be edited while it is resolved
     stamp = str(time.time_ns())
     wrong: dict[str, Problem] = {}  # what the user reads of all lists at once
     for lock in needed:
@@ -418,56 +407,22 @@ def make(image: Image, now: Session) -> None:
 
 def write_plan(image: Image, now: Session, thin: bool) -> None:
     """Write what an image is to have, for pyrlab/steps/image.py; `thin` leaves out what the engine has."""
-    project, folder, table = now.project, now.project.cache / PLAN, now.project.table
+    project, folder = now.project, now.project.cache / PLAN
     shutil.rmtree(folder, ignore_errors=True)
-    family = table.lineage(image.name)
-    own = table[image.name]
-    for each in chain.from_iterable(member.lists for member in family):
-        for path in each.files:  # by ecosystem, for the manifest
-            target = folder / "asked" / each.ecosystem / path.removeprefix("docker/")
-            if path in requirements.own(project):
-                requirements.write(requirements.lists(project.root, path, constraints=False), target.parent)
-            else:
-                requirements.copy(project.root / path, target)
     shutil.copytree(project.cache / LISTS, folder / "lists")
     shutil.copytree(project.staged, folder / "locks")
     parent = image.parent and image.parent.stored
-    plan = {
-        "image": image.name,
-        "name": image.place + PACKAGES,
-        "python": now.python,
-        "parent": identity(parent) if parent else "",
-        "below": store.layers_of(project, image.parent.tag) if image.parent else [],
-        "settings": {name: value for name, value in parent["Config"].items() if name in SETTINGS} if parent else {},
-        "debian": [path for each in own.lists if each.ecosystem == "Debian" for path in each.files],
-        "wheels": [
-            [f"{each.lock}.lock", table.heading(each), each.file]
-            for member in family
-            for each in python_lists(member.lists)
-        ],
-        "own_wheels": len(python_lists(own.lists)),
-        "r": next((each.file for each in own.lists if each.ecosystem == "R"), ""),
-        "counts": counts(own.lists),
-        **(store.has(project) if thin else {"blobs": [], "chains": []}),
-    }
-    (folder / "plan.json").write_text(json.dumps(plan, indent=1))
-
-
-def python_lists(lists: Iterable[List]) -> list[List]:
-    """Those of some lists that are of Python packages."""
-    return [each for each in lists if each.ecosystem == "Python"]
-
-
-def counts(lists: Iterable[List]) -> dict[str, int]:
-    """How many layers an image's packages of each ecosystem may have; most of R's are Debian's."""
-    found: dict[str, int] = {}
-    for each in lists:
-        from_source = each.layers // 4 if each.ecosystem == "R" else 0
-        shares = (
-            {"R": from_source, "Debian": each.layers - from_source} if from_source else {each.ecosystem: each.layers}
-        )
-        found |= {ecosystem: found.get(ecosystem, 0) + share for ecosystem, share in shares.items()}
-    return found
+    plan.write(
+        folder,
+        project.checkout,
+        image.name,
+        name=image.place + PACKAGES,
+        python=now.python,
+        parent=identity(parent) if parent else "",
+        below=store.layers_of(project, image.parent.tag) if image.parent else [],
+        settings={name: value for name, value in parent["Config"].items() if name in SETTINGS} if parent else {},
+        **(store.has(project) if thin else {}),
+    )
 
 
 def check_places(project: Project, images: list[Image]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 import shutil
@@ -11,22 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyrlab.host import requirements
 from pyrlab.host.contents import Versions
 from pyrlab.host.project import Project
 from pyrlab.host.text import aligned, megabytes
 from pyrlab.model.images import List, Table
+from pyrlab.model.locked import HEADER, digest
 from pyrlab.model.problem import Problem
 
 FORM = "archives"  # of the locks of Debian and R packages: a change makes all of them anew
 SETTINGS = {"R": ("CRAN", "BIOC")}  # what the packages of an ecosystem depend on besides
-HEADER = re.compile(r"# .*\n# for ([0-9a-f]{16}), content ([0-9a-f]{16})(?:, lists ([0-9a-f]{16}))?(?:, on (.*))?\n")
 SHARED = re.compile(r"^# in all images\n(.*?)(?=^# in pylab$)", re.MULTILINE | re.DOTALL)
-
-
-def digest(text: str) -> str:
-    """A short digest of a text, even of one that is not UTF-8."""
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -90,24 +83,6 @@ class Lock:
         return self.of[-1].ecosystem != "Python" and not re.search(r"^\[", self.content, re.MULTILINE)
 
 
-def wanted(project: Project, name: str) -> list[str]:
-    """What the lists of a lock, and the files that they point at, ask for now."""
-    found: list[str] = []
-    root = project.root
-    for path in project.table.files_of(name):
-        if path in requirements.own(project):
-            for other, text in requirements.lists(root, path).items():
-                found += [] if other == path else [f"in {other}"]
-                found += stripped(requirements.without_passwords(text))
-            found += [
-                f"{wheel} {hashlib.sha256((root / wheel).read_bytes()).hexdigest()}"
-                for wheel in requirements.wheels(root, path)
-            ]
-        else:
-            found += stripped((root / path).read_text(errors="replace"))
-    return found
-
-
 def is_lowest(table: Table, name: str) -> bool:
     """Whether a lock is of what stands on the Python image itself, and so depends on that."""
     return table.locks[name][-1].ecosystem == "Debian" and not table.rests_on(name)
@@ -123,12 +98,6 @@ def inputs(project: Project, name: str, python: str, lines: list[str]) -> str:
     parts += [Lock.read(table, project.staged, other).content for other in table.rests_on(name)]
     parts += [python] if is_lowest(table, name) else []
     return digest("\n".join(parts))
-
-
-def stripped(text: str) -> list[str]:
-    """The lines of a list's text, sorted: comments, blanks and order make no difference."""
-    lines = (requirements.without_comment(line).strip() for line in text.splitlines())
-    return sorted(line for line in lines if line)
 
 
 def current(project: Project, name: str) -> Lock:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pyrlab.host import requirements
+from pyrlab.host import passwords
 from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
@@ -101,8 +101,8 @@ def trusted(project: Project) -> str:
 
 def build_environment(project: Project) -> dict[str, str]:
     """What docker/bake.hcl hands on to the steps that get online."""
-    passwords = {"netrc": found} if (found := requirements.netrc(project)) else {}
-    return {"NETWORK": json.dumps({**settings(project), **passwords}), "CACERT": trusted(project)}
+    netrc = {"netrc": found} if (found := passwords.netrc(project)) else {}
+    return {"NETWORK": json.dumps({**settings(project), **netrc}), "CACERT": trusted(project)}
 
 
 def lab_environment(project: Project) -> dict[str, str]:

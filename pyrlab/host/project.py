@@ -18,6 +18,7 @@ from pyrlab.host.engine import Engine
 from pyrlab.model.problem import Problem
 
 if TYPE_CHECKING:
+    from pyrlab.model.checkout import Checkout
     from pyrlab.model.images import Table
 
 
@@ -42,6 +43,13 @@ class Project:
         from pyrlab.model import images  # noqa: PLC0415  # it takes a moment, and some commands need none
 
         return images.read((self.root / images.FILE).read_bytes())
+
+    @property
+    def checkout(self) -> Checkout:
+        """Its lists."""
+        from pyrlab.model.checkout import Checkout  # noqa: PLC0415  # likewise
+
+        return Checkout(self.root, self.table)
 
     @cached_property
     def engine(self) -> Engine:

@@ -9,6 +9,7 @@ locked before there were such lines, `curl 8.14.1-2`, has versions only.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -17,6 +18,13 @@ from pathlib import Path
 from typing import Any
 
 Sections = dict[str, "dict[str, Locked]"]  # by ecosystem and name
+# What stands above all that, whatever the lock is of: of what it was made, what follows, what its lists asked for.
+HEADER = re.compile(r"# .*\n# for ([0-9a-f]{16}), content ([0-9a-f]{16})(?:, lists ([0-9a-f]{16}))?(?:, on (.*))?\n")
+
+
+def digest(text: str) -> str:
+    """A short digest of a text, even of one that is not UTF-8."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pyrlab.model import events, lists
+from pyrlab.model.plan import Plan
 from pyrlab.steps import compiled, debian, debs, grouping, network, oci, r, wheels
 from pyrlab.steps.pieces import FORMAT, Folders, Mode, Piece, Tar, sweep
 
@@ -30,69 +31,43 @@ BACKUPS = re.compile(r"etc/(\.pwd\.lock|[a-z]+-)")  # of whoever changed account
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What an image has besides its parent."""
-
-    folder: Path
-    image: str  # its name
-    name: str  # under which the engine is to load its packages
-    python: str  # the identity of the Python image that all images start from
-    parent: str  # the identity of the parent, empty where it is the Python image itself
-    below: list[dict[str, Any]]  # the layers of the parent
-    settings: dict[str, Any]  # the configuration of the parent
-    blobs: list[str]  # the layers that the engine has
-    chains: list[list[str]]  # the same of the classic store: which layers stand on which, by what they unpack to
-    debian: list[str] = field(default_factory=list)  # its lists of Debian packages
-    wheels: list[list[str]] = field(default_factory=list)  # of its parents and itself: lock, heading in it, list
-    own_wheels: int = 0  # how many of these are its own
-    r: str = ""  # its list of R packages
-    counts: dict[str, int] = field(default_factory=dict)  # of layers, by ecosystem
-
-    @classmethod
-    def read(cls, folder: Path) -> Plan:
-        """The plan in a folder."""
-        return cls(folder, **json.loads((folder / "plan.json").read_text()))
-
-    def list(self, path: str) -> Path:
-        """Where a list is."""
-        return self.folder / "lists" / path
-
-    @property
-    def locks(self) -> Path:
-        """The folder of the locks."""
-        return self.folder / "locks"
-
-
 def root_layers(plan: Plan) -> list[oci.Layer]:
     """The Python image as one layer, so that all layers are made here, whatever store the engine has."""
     key = wheels.digest(f"{plan.python} {FORMAT} {BACKUPS.pattern}")
     piece = Piece(CACHE / "pieces" / f"root-{key}")
     if not piece.exists:
         tar = Tar()
-        for folder, folders, files in os.walk(PYTHON):
-            folders.sort()
-            inside = Path(folder).relative_to(PYTHON)
-            for path in (str(inside / name).removeprefix("./") for name in sorted([*folders, *files])):
-                if not BACKUPS.fullmatch(path):
-                    tar.from_disk(PYTHON, path)
-        compile_library(tar)
+        paths = root_paths()
+        for path in (path for path in paths if not BACKUPS.fullmatch(path)):
+            tar.from_disk(PYTHON, path)
+        compile_library(tar, paths)
         tar.save(piece, {"ecosystem": "base", "name": plan.python})
     return oci.layers([(plan.python, [piece])], CACHE / "layers", {})
 
 
-def compile_library(tar: Tar) -> None:
-    """Add the bytecode of Python's own library where it has none, as in a registry's image.
+def root_paths() -> list[str]:
+    """All that the Python image has, without a leading slash."""
+    found: list[str] = []
+    for folder, folders, files in os.walk(PYTHON):
+        folders.sort()
+        inside = Path(folder).relative_to(PYTHON)
+        found += [str(inside / name).removeprefix("./") for name in sorted([*folders, *files])]
+    return found
 
-    Who may not write it compiles the same at every start of a kernel.
+
+def compile_library(tar: Tar, paths: Collection[str]) -> None:
+    """Add the bytecode of Python's own library, of which the Python image has `paths`, where it has none.
+
+    Who may not write it, as in a registry's image, compiles the same at every start of a kernel.
     """
     if sys.base_prefix == "/usr":
         return
-    for path in [path for path in tar.paths if path.startswith(f"{sys.base_prefix[1:]}/lib/python3")]:
+    there = {*paths}
+    for path in [path for path in paths if path.startswith(f"{sys.base_prefix[1:]}/lib/python3")]:
         if re.search(r"/(site-packages|test)/", path) or not path.endswith(".py") or not (PYTHON / path).is_file():
             continue
         for name, content in wheels.with_bytecode(path, (PYTHON / path).read_bytes()).items():
-            if name != path and name not in tar.paths:
+            if name not in there:
                 tar.folder(name.rpartition("/")[0])
                 tar.file(name, content, Mode(0o644))
 
@@ -159,11 +134,8 @@ def joined(lists: debs.Order, of_r: debs.Order) -> debs.Order:
     return replace(of_r, names=names, packages=packages, removed=lists.removed + of_r.removed)
 
 
-def main() -> None:
-    """Write the archive; see the module's docstring."""
-    network.connect()
-    plan, archive = Plan.read(Path(sys.argv[1])), Path(sys.argv[2])
-    parents = [oci.Layer(**layer) for layer in plan.below] if plan.parent else root_layers(plan)
+def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
+    """The layers of an image's own packages, which are made here, and what is to be checked of them, by ecosystem."""
     own: list[oci.Layer] = []
     lines: dict[str, Any] = {"Python": {}, "R": {}}
     order, fetched = None, None
@@ -187,6 +159,15 @@ def main() -> None:
         library = r.library(fetched, lambda: debian.unpack_missing(installed, TREE), CACHE / "pieces")
         own += layers(library, "R", plan.counts["R"])
         lines["R"] = {name: written(line) for name, line in fetched.lines.items()}
+    return own, lines
+
+
+def main() -> None:
+    """Write the archive; see the module's docstring."""
+    network.connect()
+    plan, archive = Plan.read(Path(sys.argv[1])), Path(sys.argv[2])
+    parents = [oci.Layer(**layer) for layer in plan.below] if plan.parent else root_layers(plan)
+    own, lines = own_layers(plan)
     settings = plan.settings or {"Env": [f"PATH={os.environ['PATH']}"], "Cmd": ["python3"]}
     events.step("layers")
     image = oci.Image.of([*parents, *own], settings, MACHINES.get(platform.machine(), platform.machine()))

@@ -445,7 +445,7 @@ class Repositories:
     def recall(cls, locked: debs.Versions) -> Repositories:
         """What R says in the `locked` version, which is installed only where it has not been asked before."""
         version, profile = locked.get("r-base-core"), PROFILE.read_text()
-        made_of = [version, profile, platform.machine(), os.environ.get("CRAN"), os.environ.get("BIOC")]
+        made_of = [ABOUT, version, profile, platform.machine(), os.environ.get("CRAN"), os.environ.get("BIOC")]
         record = TOLD / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
         if record.exists():
             return cls.of(record.read_text())

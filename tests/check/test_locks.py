@@ -9,6 +9,7 @@ import pytest
 from checkout import CHECKOUT
 from pyrlab.host import locks
 from pyrlab.host.project import Project
+from pyrlab.model import checkout
 from pyrlab.model.locked import Lock, Locked
 from pyrlab.model.problem import Problem
 from pyrlab.steps import debs, wheels
@@ -103,7 +104,7 @@ def test_changed_by_hand(lock: locks.Lock, tmp_path: Path, old: str, new: str) -
 )
 def test_what_makes_a_lock_stale(content: str, same: bool) -> None:
     """Only what a list asks for counts, not how it is written."""
-    assert (locks.stripped("numpy\npandas\n") == locks.stripped(content)) == same
+    assert (checkout.stripped("numpy\npandas\n") == checkout.stripped(content)) == same
 
 
 def test_changes(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bare import write_script
-from pyrlab.host import requirements as host
+from pyrlab.host import passwords
 from pyrlab.host.project import Project
 from pyrlab.model.lists import Problems
 from pyrlab.model.problem import Problem
@@ -270,10 +270,14 @@ def test_what_a_list_points_at(project: Project) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     (folder.parent / "out.txt").write_text("")
-    host.stage(project, folder / "staged")
-    staged = {str(path.relative_to(folder / "staged")) for path in (folder / "staged").rglob("*.*")}
-    assert staged == files.keys() - {"other.txt", "wheels/three-1.0-py3-none-any.whl"}
-    assert list(host.lists(folder, "requirements.txt", constraints=False)) == [
+    project.checkout.stage(folder / "staged")
+    staged = {str(path.relative_to(folder / "staged/python")) for path in (folder / "staged/python").rglob("*.*")}
+    assert staged - {*project.table.files} == files.keys() - {
+        *project.table.files,
+        "other.txt",
+        "wheels/three-1.0-py3-none-any.whl",
+    }
+    assert list(project.checkout.texts("requirements.txt", constraints=False)) == [
         "requirements.txt",
         "sub/a.txt",
         "sub/b.txt",
@@ -287,12 +291,12 @@ def test_passwords_are_kept_apart(project: Project) -> None:
         "--index-url https://me:se%2Fcret@one.invalid/simple\n--find-links https://${TOKEN}@two.invalid:8080/x\n"
         "own @ git+ssh://git@three.invalid/a/own@v1\n"
     )
-    host.stage(project, folder / "staged")
-    assert (folder / "staged/requirements.txt").read_text() == (
+    project.checkout.stage(folder / "staged")
+    assert (folder / "staged/python/requirements.txt").read_text() == (
         "--index-url https://one.invalid/simple\n--find-links https://two.invalid:8080/x\n"
         "own @ git+ssh://git@three.invalid/a/own@v1\n"
     )
-    assert host.netrc(replace(project, environment={"TOKEN": "canary-token"})) == (
+    assert passwords.netrc(replace(project, environment={"TOKEN": "canary-token"})) == (
         "machine one.invalid login me password se/cret\nmachine two.invalid login canary-token\n"
     )
 
@@ -310,5 +314,5 @@ def test_passwords_that_cannot_be_had(project: Project, line: str, sentence: str
     """A password that is not there, or could not be kept out of an image, is refused with its line."""
     (project.root / "requirements.txt").write_text(f"pandas\n{line}\n")
     with pytest.raises(Problem) as refused:
-        host.netrc(project)
+        passwords.netrc(project)
     assert str(refused.value) == f"requirements.txt line 2: {sentence}"
