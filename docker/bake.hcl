@@ -60,10 +60,6 @@ target "online" {
 target "steps" {
   inherits   = ["online"]
   dockerfile = "docker/steps/Dockerfile"
-  args = {
-    UV_VERSION        = "0.13.8"
-    PACKAGING_VERSION = "26.4"
-  }
 }
 
 # The packages of IMAGE, as the folder PLAN says, on its PARENT, as an archive for docker load.
