@@ -71,10 +71,11 @@ target "archive" {
   output   = ["type=tar,dest=-"]
 }
 
-# IMAGE as its Dockerfile has it, on its packages, which are in the engine by then.
+# IMAGE as its Dockerfile has it, on its packages, which are in the engine by then. They take the place of `packages`, and
+# of the two stages that make it, since BuildKit asks a registry for whatever these start from.
 target "image" {
   context    = "."
-  contexts   = { packages = "docker-image://${PACKAGES}" }
+  contexts   = { for stage in ["parent", "made", "packages"] : stage => "docker-image://${PACKAGES}" }
   dockerfile = DOCKERFILE
   args       = { SOURCE_DATE_EPOCH = "1767225600" }
   attest     = ["type=provenance,disabled=true"]

@@ -54,6 +54,11 @@ Run = subprocess.CompletedProcess[str]
 MEMORY = Path("/dev/shm")  # what may hold a password is not even in the build cache
 
 
+def has_authority() -> bool:
+    """Whether there are certificates to trust; an empty file has none."""
+    return CA.exists() and CA.stat().st_size > 0
+
+
 @functools.cache
 def secret() -> dict[str, str]:
     """What the build step was given, if this is one."""
@@ -73,7 +78,7 @@ def connect() -> None:
     for name in PROXIES:
         if value := parameters().get(name):
             os.environ |= {name: value, name.upper(): value}
-    if CA.exists():
+    if has_authority():
         os.environ |= dict.fromkeys(TRUST, str(CA))
     if index := index_settings():
         os.environ |= {**index, "UV_HTTP_TIMEOUT": "120"}  # seconds; a cache fetches before it answers
@@ -101,7 +106,7 @@ def index_settings() -> dict[str, str]:
 
 def apt_settings() -> list[str]:
     """What apt must know of the proxy and the certificates, in the form of its configuration."""
-    settings = [f'Acquire::https::CAInfo "{CA}"'] if CA.exists() else []
+    settings = [f'Acquire::https::CAInfo "{CA}"'] if has_authority() else []
     if proxy := parameters().get("APTPROXY"):
         settings += [f'Acquire::{kind}::Proxy "{proxy}"' for kind in ("http", "https")]
         files = [path for path in [APT / "sources.list", *(APT / "sources.list.d").iterdir()] if path.is_file()]
@@ -143,7 +148,7 @@ def index_url(root: str) -> str:
 def fetch(url: str, proxies: dict[str, str] | None = None) -> bytes:
     """The content at `url`, through `proxies` by scheme or those of the environment; raises OSError."""
     parts = urlsplit(url)
-    trust = ssl.create_default_context(cafile=str(CA) if CA.exists() else None)
+    trust = ssl.create_default_context(cafile=str(CA) if has_authority() else None)
     # Python alone, from 3.13 on, refuses what companies' proxies show that is not as RFC 5280 wants it.
     trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if parts.hostname == parameters().get("PIPHOST"):
