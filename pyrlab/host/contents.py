@@ -29,7 +29,7 @@ def manifest_of(engine: Engine, image: str) -> Manifest:
     if not stored:
         raise Problem(f"there is no image {image}; make build makes it")
     if not (text := manifest_text(engine, image, stored["Id"])):
-        raise Problem(f"{image} has no manifest, as images had none once; make build gives it one")
+        raise Problem(f"{image} has no manifest, as what docker build makes alone; make build gives it one")
     found: Manifest = json.loads(text)
     return found | {"digest": stored["Id"]}
 
