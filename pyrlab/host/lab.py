@@ -174,7 +174,18 @@ class Lab:
         environment |= {"LAB": self.name, "LAB_PORT": str(port), "FILES": str(files), "JUPYTER_TOKEN": token}
         environment |= {"OWNER_USER": owner.name(), "OWNER_CHECKOUT": str(project.root)}
         prefix, service = self.compose
-        up = ["up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--wait", "--wait-timeout", "120", service]
+        up = [
+            "up",
+            "--detach",
+            "--no-deps",
+            "--no-build",
+            "--pull",
+            "never",
+            "--wait",
+            "--wait-timeout",
+            "120",
+            service,
+        ]
         networks = container["NetworkSettings"]["Networks"].values() if container else ()
         if not all(engine.inspect("network", each["NetworkID"]) for each in networks if each["NetworkID"]):
             up.append("--force-recreate")  # docker network prune has taken one, without which it cannot start

@@ -16,26 +16,29 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
-from pyrlab.model import checkout, events, images, plan
+from pyrlab.model import events, images, plan
+from pyrlab.model.checkout import Checkout
 from pyrlab.model.locked import HEADER, digest
+from pyrlab.model.problem import Problem
 from pyrlab.steps import image, network, oci, trees, wheels
 from pyrlab.steps.pieces import END, Piece, Tar
 from pyrlab.steps.unpack import MADE, unpack
 
+CONTEXT = Path("/pyrlab/context")  # the checkout
 PLAN = Path("/pyrlab/plan")
 MANIFEST = "usr/share/pyrlab/manifest.json"  # of the parent: it does not tell what this image has
 
 
-def check_lock(name: str) -> None:
+def check_lock(checkout: Checkout, name: str) -> None:
     """Stop where a lock of the checkout is not what its lists resolve to."""
-    path = checkout.ROOT / f"{name}.lock"
+    path = checkout.root / f"{name}.lock"
     text = path.read_text() if path.exists() else ""
     header = HEADER.match(text)
     if not header or digest(text[header.end() :]) != header[2]:
-        events.stop("not there, or not as make lock wrote it; type make lock", path.name)
+        raise Problem("not there, or not as make lock wrote it; type make lock", path.name)
     if header[3] != digest("\n".join(checkout.wanted(name))):
-        lists = " or ".join(images.files_of(name))
-        events.stop(f"made before {lists} was changed, so that it lacks what is asked for; type make lock", path.name)
+        lists = " or ".join(checkout.table.files_of(name))
+        raise Problem(f"made before {lists} was changed, so that it lacks what is asked for; type make lock", path.name)
 
 
 def known_by(found: Mapping[str, trees.Entry]) -> str:
@@ -67,21 +70,23 @@ def in_the_way(pieces: Iterable[Piece]) -> Iterator[str]:
                 yield path
 
 
-def make(name: str) -> None:
+def main() -> None:
     """Make the packages of an image; see the module's docstring."""
     network.connect()
+    [name] = sys.argv[1:]
+    checkout = Checkout(CONTEXT, images.read((CONTEXT / images.FILE).read_bytes()))
     image.TREE.opt = image.PYTHON / "opt"  # where the whole parent is
     image.TREE.freeze()
     assert image.TREE.found is not None
-    own = images.table()[name]
+    own = checkout.table[name]
     for lock in dict.fromkeys(each.lock for each in own.lists):
-        check_lock(lock)
+        check_lock(checkout, lock)
     checkout.stage(PLAN / "lists")
     (PLAN / "locks").mkdir()
-    for path in checkout.ROOT.glob("*.lock"):
+    for path in CONTEXT.glob("*.lock"):
         shutil.copy(path, PLAN / "locks")
     parent = known_by(image.TREE.found)
-    plan.write(PLAN, name, name="", python=parent, parent=parent if own.parent else "")
+    plan.write(PLAN, checkout, name, name="", python=parent, parent=parent if own.parent else "")
     layers, lines = image.own_layers(plan.Plan.read(PLAN))
     gone = [MANIFEST]
     if not own.parent:
@@ -101,4 +106,4 @@ def make(name: str) -> None:
 
 
 if __name__ == "__main__":
-    make(sys.argv[1])
+    events.run(main)

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 from pyrlab.model import events
+from pyrlab.model.problem import Problem
 from pyrlab.steps.pieces import decompress
 
 MADE = Path("/pyrlab/made")
@@ -33,8 +34,8 @@ def unpack(but: str = "") -> None:
         for frame in sorted(MADE.glob("*.zst")):
             tar.stdin.write(decompress(frame.read_bytes()))
     if tar.returncode:
-        events.stop("the packages cannot be unpacked", words="tar")
+        raise Problem("the packages cannot be unpacked", words="tar")
 
 
 if __name__ == "__main__":
-    unpack()
+    events.run(unpack)

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from checkout import NAMES, PROJECT, ROOT, TINY, Run, docker, layers, remove_images, users_environment
+from checkout import CHECKOUT, NAMES, PROJECT, ROOT, TINY, Run, docker, layers, remove_images, users_environment
 from compare import settings
 from pyrlab.host import contents
 from pyrlab.host.bake import turn
 from pyrlab.host.base import LABEL
 from pyrlab.host.online import build_environment
-from pyrlab.model import images
 from servers import free_port
 
 HAND = f"{TINY}-hand"  # the tag of images that docker build makes
@@ -36,9 +35,9 @@ def python(debian: Path) -> Iterator[str]:
 
 def build(checkout: Path, name: str) -> Run:
     """Build an image by its Dockerfile, as somebody would type it, with what getting online takes on this machine."""
-    parent = images.table()[name].parent
+    parent = CHECKOUT.table[name].parent
     start = f"PARENT={parent}:{HAND}" if parent else f"PYTHONBASE={PYTHON}"
-    given = build_environment()
+    given = build_environment(CHECKOUT)
     secrets = ["--secret=id=network,env=NETWORK", f"--secret=id=ca,src={given['CACERT'] or os.devnull}"]
     command = [
         "docker",
@@ -49,7 +48,7 @@ def build(checkout: Path, name: str) -> Run:
         f"--file=docker/{name}/Dockerfile",
     ]
     command += [f"--tag={name}:{HAND}", "."]
-    with turn():
+    with turn(CHECKOUT.engine):
         return subprocess.run(command, cwd=checkout, capture_output=True, text=True, env={**os.environ, **given})
 
 
@@ -83,7 +82,7 @@ def test_docker_build(name: str) -> None:
     assert manifest.keys().isdisjoint(theirs)
     wrong = {path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path)}
     assert not wrong, "\n".join(f"{path}: {ours.get(path)}, but {theirs.get(path)}" for path in sorted(wrong)[:20])
-    parent = images.table()[name].parent
+    parent = CHECKOUT.table[name].parent
     own = layers(f"{name}:{HAND}")[len(layers(f"{parent}:{HAND}" if parent else PYTHON)) :]
     assert len(own) <= 3
 
@@ -118,14 +117,14 @@ def test_docker_compose(tiny: Path, tmp_path: Path) -> None:
     port, token = free_port(), "canary"
     given = {"TAG": COMPOSED, "PROJECT": PROJECT, "PORT": str(port), "TBPORT": str(free_port()), "PYTHONBASE": PYTHON}
     given |= {"JUPYTER_TOKEN": token, "WORK": str(tmp_path / "work")}
-    given |= {"CERTIFICATES": certificates} if (certificates := build_environment()["CACERT"]) else {}
+    given |= {"CERTIFICATES": certificates} if (certificates := build_environment(CHECKOUT)["CACERT"]) else {}
 
     def compose(*arguments: str) -> Run:
         command = ["docker", "compose", *arguments]
         return subprocess.run(command, cwd=tiny, env={**users_environment(), **given}, capture_output=True, text=True)
 
     try:
-        with turn():
+        with turn(CHECKOUT.engine):
             up = compose("up", "--build", "--detach", "--wait", "pylab")
         assert up.returncode == 0, up.stderr
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status?token={token}") as answer:
