@@ -40,7 +40,7 @@ from checkout import (
 )
 from host import Host, run_host
 from left import left_behind
-from pyrlab.host import base, build
+from pyrlab.host import base, state
 from pyrlab.host.project import Project
 from servers import Squid, free_port, serve_files, serve_squid
 
@@ -250,7 +250,7 @@ def changed(once: Callable[[str, Callable[[Path], object]], Path], tiny: Path) -
 def r_repositories(tiny: Path) -> Path:
     """CRAN-shaped repositories, source and binary, of real packages that are newer than Debian's; made once."""
     script = ROOT / "tests/make/cran.sh"
-    folder = ROOT / f".cache/r-repositories-{build.digest(script)}"
+    folder = ROOT / f".cache/r-repositories-{state.digest(script)}"
     if not folder.exists():
         steps = ["FROM rlab:{}", "USER 0", "COPY cran.sh /", "RUN bash /cran.sh /repositories"]
         steps += ["FROM scratch", "COPY --from=0 /repositories /"]

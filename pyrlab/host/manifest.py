@@ -14,9 +14,9 @@ from typing import Any
 from pyrlab.host import locks
 from pyrlab.host.bake import bake
 from pyrlab.host.base import choose_python
-from pyrlab.host.build import alone, session
 from pyrlab.host.contents import Manifest, manifest_of, own_packages, spellings
 from pyrlab.host.project import Project, run_main
+from pyrlab.host.session import alone, session
 from pyrlab.host.text import aligned, megabytes
 from pyrlab.model.problem import Problem
 

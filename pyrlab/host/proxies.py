@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pyrlab.host.bake import bake
 from pyrlab.host.base import bootstrap, choose_python
-from pyrlab.host.build import alone
 from pyrlab.host.engine import COMPOSE
 from pyrlab.host.lab import claim_homes
 from pyrlab.host.online import bridge, build_environment, check, handing_on, lab_environment
 from pyrlab.host.progress import Progress
 from pyrlab.host.project import Project, run_main
+from pyrlab.host.session import alone
 from pyrlab.model.problem import Problem
 
 SERVICES = ("apt-proxy", "pip-proxy")

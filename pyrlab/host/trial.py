@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
+from itertools import chain
 
-from pyrlab.host import owner
+from pyrlab.host import locks, owner
+from pyrlab.host.progress import Progress
 from pyrlab.host.project import Project
+from pyrlab.host.state import Image
 from pyrlab.model.problem import Problem
 
 LABEL = "org.pyrlab.trial"
 # As compose.yaml starts a lab, but apart from everything: no network, no port, no volume.
 OPTIONS = ("--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--no-healthcheck")
 TRIAL = ("/opt/venv/bin/python", "-I", "/etc/jupyter/trial.py")
+
+
+def try_labs(project: Project, images: list[Image], progress: Progress) -> None:
+    """Start each new lab once; raises Problem where one does not work."""
+    new = {image.name: image.tag for image in images if image.new and image.name in project.table.labs}
+    if not new:
+        return
+    progress.erase()
+    why = ", ".join(dict.fromkeys(chain.from_iterable(image.why for image in images if image.new)))
+    shown, more = locks.listed(locks.staged_changes(project), 5)
+    start_once(project, new, f"{shown}{more}" or why)
 
 
 def start_once(project: Project, labs: Mapping[str, str], changed: str) -> None:

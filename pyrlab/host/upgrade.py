@@ -12,17 +12,20 @@ from pathlib import Path
 
 from pyrlab.host import locks
 from pyrlab.host.base import archive, choose_python
-from pyrlab.host.build import Image, alone, build, check_lists, make_locks, session, stale_locks
+from pyrlab.host.build import build
 from pyrlab.host.contents import LISTS, layer_sizes, spellings, write_list
 from pyrlab.host.engine import Engine
+from pyrlab.host.locking import make_locks, stale_locks
 from pyrlab.host.project import Project, run_main
+from pyrlab.host.session import alone, session
+from pyrlab.host.state import Image
 from pyrlab.host.text import megabytes
 from pyrlab.model.problem import Problem
 
 
 def lock(project: Project) -> None:
     """Resolve the lists whose locks are stale, and build nothing."""
-    check_lists(project)
+    project.checkout.check()
     source, python = choose_python(project)
     locks.stage(project)
     if stale_locks(project, [*project.table], python):
@@ -38,7 +41,7 @@ def lock(project: Project) -> None:
 
 def outdated(project: Project) -> None:
     """Print what an upgrade would change."""
-    check_lists(project)
+    project.checkout.check()
     source, python = choose_python(project, refresh=True)
     locks.stage(project)
     with session(project, source, python) as now:

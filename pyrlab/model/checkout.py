@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyrlab.model.images import List, Table
+from pyrlab.model.problem import Problem
 
 WHEEL = re.compile(r"\s*(?:[^\s@]+\s*@\s*file:)?(?!\w+:)([^\s;@]+?\.whl)\b")
 
@@ -23,6 +24,12 @@ class Checkout:
 
     root: Path
     table: Table
+
+    def check(self) -> None:
+        """Raise Problem where a list is missing."""
+        for path in self.table.files:
+            if not (self.root / path).is_file():
+                raise Problem(f"the list {path} is missing; an empty file is a valid list")
 
     @property
     def own(self) -> list[str]:

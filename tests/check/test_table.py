@@ -9,7 +9,6 @@ import pytest
 
 from bare import copy_parts, type_make
 from checkout import CHECKOUT, ROOT
-from pyrlab.host.build import check_lists
 from pyrlab.host.project import Project
 from pyrlab.model import images
 from pyrlab.model.problem import Problem
@@ -176,6 +175,6 @@ def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     for name, text in {"images.toml": TABLE, "debs.txt": "", "own/wheels.txt": ""}.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(Problem, match=r"^the list wheels\.txt is missing; an empty file is a valid list$"):
-        check_lists(project)
+        project.checkout.check()
     (tmp_path / "wheels.txt").touch()
-    check_lists(project)
+    project.checkout.check()

@@ -1,0 +1,86 @@
+"""Build one image: its plan, the archive of what the engine lacks, the load, the checks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from typing import IO, Any
+
+from pyrlab.host import store
+from pyrlab.host.bake import bake
+from pyrlab.host.session import LISTS, Session
+from pyrlab.host.state import NEW, PACKAGES, RECORDS, Image, dockerfile, identity, outdated
+from pyrlab.model import plan
+from pyrlab.model.problem import Problem
+
+PLAN = "plan"  # in the cache
+SETTINGS = (  # of an image, as the OCI's image-spec has them, and Docker's own
+    *("User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal"),
+    *("Healthcheck", "Shell", "OnBuild", "ArgsEscaped"),
+)
+
+
+def make(image: Image, now: Session) -> None:
+    """Build an image beside the one before, whose place it is to take if it did not turn out the same."""
+    started = time.monotonic()
+    project, engine = now.project, now.project.engine
+    now.progress.current = image.name
+    packages, beside = image.place + PACKAGES, image.place + NEW
+    parent = f"docker-image://{image.parent.tag}" if image.parent else ""
+    environment = {
+        **now.environment,
+        "TAG": project.parameter("TAG") + NEW,
+        "IMAGE": image.name,
+        "PARENT": parent,
+        "PACKAGES": packages,
+        "DOCKERFILE": dockerfile(project.root, image.name),
+        "PLAN": str(project.cache / PLAN),
+    }
+    said: dict[str, Any] = {}
+
+    def load(archive: IO[bytes]) -> None:
+        said.update(store.load(engine, archive))
+
+    def loaded() -> bool:
+        """Whether the engine has all of it: one that lacks a layer may have said nothing."""
+        found = engine.inspect("image", packages)
+        return found is not None and found["RootFS"]["Layers"] == [each["diff_id"] for each in said.get("layers", ())]
+
+    for thin in (True, False):
+        write_plan(image, now, thin)
+        bake(project, ["archive"], now.progress, environment, loaded, load)
+        if loaded():
+            break
+    else:
+        raise Problem(str(engine.fault() or store.refusal(said["words"])))
+    (project.cache / PLAN / "lines.json").write_text(json.dumps(said["lines"]))
+    bake(project, ["checked"], now.progress, environment, lambda: engine.inspect("image", beside) is not None)
+    new = engine.inspect("image", beside)
+    assert new
+    store.remember(project, store.RECORDS, new["Id"], said["layers"])
+    image.why = outdated(project, image)
+    if not image.before or image.before["Id"] != new["Id"]:
+        image.new = new
+    image.seconds = time.monotonic() - started
+    store.remember(project, RECORDS, new["Id"], image.inputs)
+
+
+def write_plan(image: Image, now: Session, thin: bool) -> None:
+    """Write what an image is to have, for pyrlab/steps/image.py; `thin` leaves out what the engine has."""
+    project, folder = now.project, now.project.cache / PLAN
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(project.cache / LISTS, folder / "lists")
+    shutil.copytree(project.staged, folder / "locks")
+    parent = image.parent and image.parent.stored
+    plan.write(
+        folder,
+        project.checkout,
+        image.name,
+        name=image.place + PACKAGES,
+        python=now.python,
+        parent=identity(parent) if parent else "",
+        below=store.layers_of(project, image.parent.tag) if image.parent else [],
+        settings={name: value for name, value in parent["Config"].items() if name in SETTINGS} if parent else {},
+        **(store.has(project) if thin else {}),
+    )

@@ -1,0 +1,132 @@
+"""What there is of the images, what they would be made of now, and so which are stale, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pyrlab.host import locks, store
+from pyrlab.host.project import Project
+from pyrlab.model import locked
+from pyrlab.model.problem import Problem
+
+NEW = ".new"  # ends the tag of what is built until everything is
+PACKAGES = ".packages"  # ends that of what an image is finished on
+RECORDS = "built.json"  # in the cache: what images were made of; what decides whether to build is no part of one
+
+# What every image is made with, besides its own folder, lists and parent; a change is a reason to build.
+TOOLS = ["pyrlab/model", "pyrlab/steps", "docker/steps", "docker/bake.hcl", "docker/pyrlab-base/dpkg.cfg"]
+RUN_TIME = {"pyrlab-base": ["docker/run"]}
+PLAIN = "docker/rlab/Dockerfile"  # of an image without a folder of its own
+
+
+@dataclass
+class Image:
+    """One image, what it would be made of now, and how it came out."""
+
+    name: str
+    place: str  # its name in the engine's store
+    inputs: dict[str, str]
+    parent: Image | None
+    before: dict[str, Any] | None  # what the engine knows of the one that there is
+    new: dict[str, Any] | None = None  # the same of the one that was built beside it, if that is another
+    why: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def tag(self) -> str:
+        """Where it is now: until all images are built, the new one is beside the one before."""
+        return self.place + (NEW if self.new else "")
+
+    @property
+    def stored(self) -> dict[str, Any] | None:
+        """What the engine knows of it, None where it is not built yet."""
+        return self.new or self.before
+
+
+def wanted(project: Project, names: list[str]) -> list[str]:
+    """The named images and what they start from, parents first; where none is, the default ones and all there are."""
+    table, tag_of = project.table, project.tag_of
+    there = {} if names else project.engine.present(*map(tag_of, table))
+    chosen = {*names} or {name for name, image in table.items() if image.default or tag_of(name) in there}
+    if unknown := chosen - table.keys():
+        raise Problem(f"there is no image {unknown.pop()}; the images are {', '.join(table)}")
+    needed = {parent.name for name in chosen for parent in table.lineage(name)}
+    return [name for name in table if name in needed]
+
+
+def survey(project: Project, names: list[str], python: str) -> tuple[list[Image], list[str]]:
+    """The images `names`, and which of them must be built; of a stale one the children are likely to be, too."""
+    found: list[Image] = []
+    stale: list[str] = []
+    there = project.engine.present(*map(project.tag_of, names))
+    for name in names:
+        above, place = project.table[name].parent, project.tag_of(name)
+        parent = next((image for image in found if image.name == above), None)
+        image = Image(name, place, inputs_of(project, name), parent, there.get(place))
+        if not parent:
+            image.inputs["Python image"] = python
+        if outdated(project, image) or above in stale:
+            stale.append(name)
+        found.append(image)
+    return found, stale
+
+
+def outdated(project: Project, image: Image) -> list[str]:
+    """Why `image` is not what its inputs and its parent would give now; empty where it is."""
+    if image.parent:
+        image.inputs["parent"] = identity(image.parent.stored)
+    if image.stored is None:
+        return ["no such image yet"]
+    before: dict[str, str] | None = store.recall(project, RECORDS).get(image.stored["Id"])
+    if before is None:
+        return ["not known to this checkout"]
+    names = [*image.inputs, *(name for name in before if name not in image.inputs)]
+    changed = [name for name in names if before.get(name) != image.inputs.get(name)]
+    return [f"{image.parent.name if image.parent and name == 'parent' else name} changed" for name in changed]
+
+
+def inputs_of(project: Project, name: str) -> dict[str, str]:
+    """What the image `name` is made of besides its parent, by what a user would say has changed."""
+    table, own = project.table, str(Path(dockerfile(project.root, name)).parent)
+    inputs = {path: digest(project.root / path) for path in [*TOOLS, *RUN_TIME.get(name, ()), own]}
+    inputs["images.toml"] = locked.digest(repr(table[name]))
+    for each in table[name].lists:
+        content = locks.Lock.read(table, project.staged, each.lock).content
+        section = locks.SHARED.search(content) if each.name == "jupyter" else None
+        inputs[f"{each.lock}.lock"] = locked.digest(re.sub(r"(?m)^\s*#.*\n", "", section[1] if section else content))
+    for setting in chain.from_iterable(locks.SETTINGS.get(each.ecosystem, ()) for each in table[name].lists):
+        if value := project.parameter(setting):
+            inputs[setting] = hashlib.sha256(value.encode()).hexdigest()[:16]  # it may hold a password
+    return inputs
+
+
+def identity(image: dict[str, Any] | None) -> str:
+    """What a child depends on: the layers and the configuration of the parent `image`."""
+    return locked.digest(json.dumps([image["RootFS"]["Layers"], image["Config"]])) if image else ""
+
+
+def dockerfile(root: Path, name: str) -> str:
+    """The Dockerfile of an image."""
+    own = f"docker/{name}/Dockerfile"
+    return own if (root / own).exists() else PLAIN
+
+
+def digest(path: Path) -> str:
+    """A short digest of a file, or of all files of a folder with their names and modes."""
+    if path.is_file():
+        files = [path]
+    else:
+        files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    total = hashlib.sha256()
+    for file in files:
+        executable = os.access(file, os.X_OK)
+        total.update(f"{file.relative_to(path.parent)} {executable} {file.stat().st_size}\n".encode())
+        total.update(file.read_bytes())
+    return total.hexdigest()[:16]
