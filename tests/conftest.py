@@ -64,10 +64,12 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Lets one worker run all tests of a module, which share what they start, but cases wherever there is room."""
 
     def _split_scope(self, nodeid: str) -> str:
-        module = nodeid.partition("::")[0]
-        if Path(module).stem == "test_cases":
+        module = Path(nodeid.partition("::")[0])
+        if module.stem == "test_cases":
             return nodeid
-        return "host" if Path(module).stem in ON_ONE_HOST else module
+        if module.parent.name == "prove":  # which begins with an engine that has nothing
+            return "prove"
+        return "host" if module.stem in ON_ONE_HOST else str(module)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:

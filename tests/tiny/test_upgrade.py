@@ -64,12 +64,11 @@ def set_list(checkout: Path, *lines: str) -> None:
 
 
 VERSIONS = "from importlib.metadata import version; print(version('cowsay'), version('pyjokes'))"
-CHANGE = r"^(\w+) +Python +(\S+) → (\S+)$"
 
 
 @pytest.mark.usefixtures("own_images")
 def test_upgrade(checkout: Path) -> None:
-    """An old version stays until its user asks for a new one, of one package or of all, and is told what came of it."""
+    """An old version stays until its user asks for the new one of this package, and is told what came of it."""
     before, before_images, before_layers = state(checkout), images(OWN), layers(f"pylab:{OWN}")
     assert succeeded(make(checkout, "lock")) == "the locks are up to date\n"
     assert state(checkout) == before
@@ -88,9 +87,9 @@ def test_upgrade(checkout: Path) -> None:
     assert succeeded(make(checkout, "lock")) == "the locks are up to date\n"
     assert f"\ncowsay=={old['cowsay']} \\\n" in (checkout / "requirements.lock").read_text()
 
-    outdated = re.findall(CHANGE, succeeded(make(checkout, "outdated")), re.MULTILINE)
-    new = {name: version for name, _, version in outdated}
-    assert [(name, version) for name, version, _ in outdated] == [*sorted(old.items())]
+    outdated = re.findall(r"^(\S+) +Python +(\S+) → (\S+)$", succeeded(make(checkout, "outdated")), re.MULTILINE)
+    new = {name: version for name, before, version in outdated if before == old.get(name)}
+    assert new.keys() == old.keys()
     assert state(checkout)[:4] == locked[:4]
 
     upgraded = succeeded(make(checkout, "upgrade", P="cowsay")).splitlines()
@@ -98,11 +97,7 @@ def test_upgrade(checkout: Path) -> None:
     [fetched] = re.findall(r"^to be pulled by those who have the images of before: ([\d.]+) MB$", upgraded[1])
     assert float(fetched) < 1  # of hundreds
     assert in_pylab(VERSIONS).split() == [new["cowsay"], old["pyjokes"]]
-
-    upgraded = succeeded(make(checkout, "upgrade")).splitlines()
-    assert upgraded[0] == f"pyjokes  Python  {old['pyjokes']} → {new['pyjokes']}"
-    assert in_pylab(VERSIONS).split() == [new["cowsay"], new["pyjokes"]]
-    assert f"\npyjokes=={new['pyjokes']} \\\n" in (checkout / "requirements.lock").read_text()
+    assert f"\ncowsay=={new['cowsay']} \\\n" in (checkout / "requirements.lock").read_text()
 
 
 @pytest.mark.usefixtures("own_images")
