@@ -105,8 +105,11 @@ def test_two_targets_at_a_time(checkout: Path, ports: dict[str, int], tmp_path: 
         "TAG": OWN,
         "FILES": str(tmp_path / "books"),
         "PROJECT": f"{PROJECT}-both",
+        "BASE": "debian",
         **ports,
     }
+    for lab in ("pylab", "rlab"):  # of a run that was killed
+        remove_lab(lab, f"{PROJECT}-both")
     try:
         said = succeeded(run_make(checkout, "-j2", "start_pylab", "start_rlab", **parameters))
         assert sorted(re.findall(r"^(\w+) is ready: http", said, re.MULTILINE)) == ["pylab", "rlab"]
