@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, "/pyrlab/tools")
 
+from pyrlab.model import events
 from pyrlab.steps import debian, debs, network, pieces
 
 
@@ -43,4 +44,4 @@ def main() -> None:
     debian.unpack_missing(result, tree)
 
 
-main()
+events.run(main)
