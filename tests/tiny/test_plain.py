@@ -11,7 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from checkout import CHECKOUT, NAMES, PROJECT, ROOT, TINY, Run, docker, layers, remove_images, users_environment
+from checkout import (
+    CHECKOUT,
+    NAMES,
+    PROJECT,
+    ROOT,
+    TINY,
+    Run,
+    build_records,
+    docker,
+    layers,
+    remove_images,
+    users_environment,
+)
 from compare import settings
 from pyrlab.host import contents
 from pyrlab.host.bake import turn
@@ -26,11 +38,19 @@ PYTHON = f"pyrlab-python:{HAND}"  # the Python image that all of them start from
 
 @pytest.fixture(scope="module")
 def python(debian: Path) -> Iterator[str]:
-    """A Python image of the engine's."""
+    """A Python image of the engine's; what was built on it leaves nothing in the build cache, where it takes much."""
     path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     docker("import", f"--change={path}", '--change=CMD ["python3"]', str(debian), PYTHON)
+    before = cached()
     yield PYTHON
     docker("image", "rm", PYTHON)
+    docker("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(cached() - before)})$"')
+
+
+def cached() -> set[str]:
+    """The records of what plain builds have made."""
+    words = ("steps/plain.sh", "run.sh unpack")
+    return {record.split()[0].rstrip("*") for word in words for record in build_records(word)}
 
 
 def build(checkout: Path, name: str) -> Run:
