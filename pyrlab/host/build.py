@@ -25,13 +25,10 @@ from pyrlab.host.state import Image, outdated, survey, wanted
 from pyrlab.host.trial import try_labs
 from pyrlab.model.problem import Problem
 
+Approve = Callable[[list[Image]], None]  # raises Problem where new images are not to take the place of those before
 
-def build(
-    project: Project,
-    names: list[str],
-    upgrade: str = "",
-    approve: Callable[[list[Image]], None] = lambda images: None,
-) -> list[Image]:
+
+def build(project: Project, names: list[str], upgrade: str = "", approve: Approve = lambda images: None) -> list[Image]:
     """Build what must be built of `names` and their parents.
 
     Images and locks stay what they were unless all were built and `approve`, given the new ones, raises nothing.
@@ -51,15 +48,12 @@ def build(
         except Problem as problem:
             if not problem.moved:
                 raise
-            now.progress.erase()
-            print(f"pyrlab: {str(problem).rpartition(';')[0]}; locking again", file=sys.stderr)
-            now.progress.forget("")
-            now.progress.current = ""
+            now.progress.start_again(f"{str(problem).rpartition(';')[0]}; locking again")
         make_locks(names, now, upgrade, forced=True)
         return build_images(names, now, approve, asked=bool(upgrade))
 
 
-def build_images(names: list[str], now: Session, approve: Callable[[list[Image]], None], asked: bool) -> list[Image]:
+def build_images(names: list[str], now: Session, approve: Approve, asked: bool) -> list[Image]:
     """Build what must be built of `names` with the staged locks, and publish it all if `approve` raises nothing.
 
     Files of the checkout change where a list has, or if the user `asked` for it.

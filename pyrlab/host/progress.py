@@ -155,6 +155,13 @@ class Progress:
         self.errors = {key: error for key, error in self.errors.items() if not re.search(pattern, error)}
         self.problems = {key: problems for key, problems in self.problems.items() if key in self.errors}
 
+    def start_again(self, why: str) -> None:
+        """Say why all that was done counts for nothing, and forget what has failed."""
+        self.erase()
+        print(f"pyrlab: {why}", file=sys.stderr)
+        self.forget("")
+        self.current = ""
+
     def step(self, key: str) -> str:
         """What a step does, in a user's words; empty for BuildKit's own housekeeping."""
         known = next((words for pattern, words in STEPS if re.search(pattern, self.names[key])), "")
