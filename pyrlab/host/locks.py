@@ -14,7 +14,7 @@ from pyrlab.host.contents import Versions
 from pyrlab.host.project import Project
 from pyrlab.host.text import aligned, megabytes
 from pyrlab.model.images import List, Table
-from pyrlab.model.locked import HEADER, digest
+from pyrlab.model.locked import digest, sealed
 from pyrlab.model.problem import Problem
 
 FORM = "archives"  # of the locks of Debian and R packages: a change makes all of them anew
@@ -39,14 +39,13 @@ class Lock:
         if not path.exists():
             return cls(of, "", "", "")
         text = path.read_text(errors="replace")
-        header = HEADER.match(text)
-        content = text[header.end() :] if header else ""
-        if not header or digest(content) != header[2]:
+        header = sealed(text)
+        if not header:
             raise Problem(
                 f"{path.name} is not as make lock wrote it; take the committed one back with "
                 f"git checkout HEAD -- {path.name}, and make lock adds what the lists have besides"
             )
-        return cls(of, header[1], header[4] or "", content, header[3] or "")
+        return cls(of, header[1], header[4] or "", text[header.end() :], header[3] or "")
 
     def write(self, folder: Path) -> None:
         """Write the lock into `folder`."""

@@ -27,6 +27,12 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
+def sealed(text: str) -> re.Match[str] | None:
+    """The header of a lock's text; None where there is none, or what follows is not what it was written for."""
+    header = HEADER.match(text)
+    return header if header and digest(text[header.end() :]) == header[2] else None
+
+
 @dataclass(frozen=True)
 class Locked:
     """A package as a lock has it."""
