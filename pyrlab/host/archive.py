@@ -72,15 +72,15 @@ def write_plan(image: Image, now: Session, thin: bool) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(project.cache / LISTS, folder / "lists")
     shutil.copytree(project.staged, folder / "locks")
-    parent = image.parent and image.parent.stored
+    parent = image.parent.stored if image.parent else None
     plan.write(
         folder,
         project.checkout,
         image.name,
         name=image.place + PACKAGES,
         python=now.python,
-        parent=identity(parent) if parent else "",
-        below=store.layers_of(project, image.parent.tag) if image.parent else [],
+        parent=identity(parent),
+        below=store.layers_of(project, image.parent.tag, parent) if image.parent and parent else [],
         settings={name: value for name, value in parent["Config"].items() if name in SETTINGS} if parent else {},
         **(store.has(project) if thin else {}),
     )

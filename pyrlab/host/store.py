@@ -60,10 +60,8 @@ def has(project: Project) -> dict[str, Any]:
     return {"blobs": sorted({layer["digest"] for each in ids for layer in known.get(each, ())}), "chains": []}
 
 
-def layers_of(project: Project, image: str) -> Layers:
-    """The layers of an image of the store, the lowest first; raises Problem where it cannot be read."""
-    stored = project.engine.inspect("image", image)
-    assert stored
+def layers_of(project: Project, image: str, stored: dict[str, Any]) -> Layers:
+    """The layers of an image, as it is `stored`, the lowest first; raises Problem where it cannot be read."""
     name = image.partition(":")[0]
     diff_ids: list[str] = stored["RootFS"]["Layers"]
     if is_classic(project.engine):  # whose archives name layers by what they unpack to
