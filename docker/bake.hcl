@@ -18,7 +18,7 @@ variable "FOLDER" { default = ".cache" }
 variable "LISTS" { default = "" }    # what is locked, the names of files
 variable "BELOW" { default = "" }    # the same of what is there already, an image each
 variable "ALSO" { default = "" }     # the other lists of the same kind, which are looked at, too
-variable "HEADINGS" { default = "" } # what stands above the packages of each list in its lock
+variable "SECTIONS" { default = "" } # in which its packages of each list stand
 variable "UPGRADE" { default = "" } # packages that need not stay as locked, * for all
 variable "STAMP" { default = "" } # the time, so that nothing is resolved from the cache
 
@@ -110,7 +110,7 @@ target "lock" {
   matrix   = { ecosystem = ["python", "debian", "r"] }
   target   = "lock-${ecosystem}"
   args = {
-    HEADINGS = HEADINGS
+    SECTIONS = SECTIONS
     LISTS    = LISTS
     BELOW    = BELOW
     ALSO     = ALSO

@@ -75,7 +75,7 @@ def started_from(image: dict[str, Any] | None) -> str:
 
 def locked_python(project: Project, name: str) -> str:
     """The image `name` with the digest that is locked, empty where it is not."""
-    locked = locks.Lock.read(project.table, project.root, "base_debs").python
+    locked = locks.Lock.read(project.table, project.root, "base_debs").made.on
     return locked if locked.startswith(f"{name}@") else ""
 
 

@@ -27,7 +27,7 @@ def needed_locks(table: Table, names: list[str]) -> list[str]:
 def is_stale(project: Project, lock: str, python: str) -> bool:
     """Whether a staged lock was made of something else than there is now."""
     staged = locks.Lock.read(project.table, project.staged, lock)
-    return staged.inputs != locks.inputs(project, lock, python, project.checkout.wanted(lock))
+    return staged.made.inputs != locks.inputs(project, lock, python, project.checkout.wanted(lock))
 
 
 def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool = False) -> None:
@@ -69,6 +69,6 @@ def locking(table: Table, lock: str) -> dict[str, str]:
     return {
         "LISTS": ",".join(table.files_of(lock)),
         "BELOW": " ".join(",".join(table.files_of(other)) for other in table.rests_on(lock)),
-        "HEADINGS": ",".join(map(table.heading, own)),
+        "SECTIONS": ",".join(f"{each.ecosystem}.{each.name}" for each in own),
         "ALSO": " ".join(path for other in same for path in table.files_of(other)),
     }

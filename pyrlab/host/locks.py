@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import re
 import shutil
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ from pathlib import Path
 from pyrlab.host.contents import Versions
 from pyrlab.host.project import Project
 from pyrlab.host.text import aligned, megabytes
+from pyrlab.model import locked
 from pyrlab.model.images import List, Table
-from pyrlab.model.locked import digest, sealed
+from pyrlab.model.locked import Made, digest
 from pyrlab.model.problem import Problem
 
-FORM = "archives"  # of the locks of Debian and R packages: a change makes all of them anew
+FORM = {"Python": "TOML", "Debian": "archives", "R": "archives"}  # of locks: a change makes all of them anew
 SETTINGS = {"R": ("CRAN", "BIOC")}  # what the packages of an ecosystem depend on besides
-SHARED = re.compile(r"^# in all images\n(.*?)(?=^# in pylab$)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -27,59 +26,45 @@ class Lock:
     """What some lists resolve to."""
 
     of: tuple[List, ...]
-    inputs: str  # a digest of what it was resolved from
-    python: str  # the Python image that it was resolved on, of base_debs
+    made: Made
     content: str
-    lists: str = ""  # a digest of what its lists asked for, empty of a lock that was made before this was noted
 
     @classmethod
     def read(cls, table: Table, folder: Path, name: str) -> Lock:
         """The lock in `folder`, an empty one where there is none; raises Problem for one that is not as written."""
         of, path = table.locks[name], folder / f"{name}.lock"
         if not path.exists():
-            return cls(of, "", "", "")
+            return cls(of, Made(), "")
         text = path.read_text(errors="replace")
-        header = sealed(text)
-        if not header:
-            raise Problem(
-                f"{path.name} is not as make lock wrote it; take the committed one back with "
-                f"git checkout HEAD -- {path.name}, and make lock adds what the lists have besides"
-            )
-        return cls(of, header[1], header[4] or "", text[header.end() :], header[3] or "")
+        if written := locked.unseal(text):
+            return cls(of, *written)
+        raise Problem(
+            f"{path.name} is not as make lock wrote it; take the committed one back with "
+            f"git checkout HEAD -- {path.name}, and make lock adds what the lists have besides"
+        )
 
     def write(self, folder: Path) -> None:
         """Write the lock into `folder`."""
-        lists = f", lists {self.lists}" if self.lists else ""
-        on = f", on {self.python}" if self.python else ""
-        (folder / f"{self.of[-1].lock}.lock").write_text(
-            f"# What {self.of[-1].file} resolves to, written by make lock; change the list, not this file.\n"
-            f"# for {self.inputs or '0' * 16}, content {digest(self.content)}{lists}{on}\n{self.content}"
-        )
+        comment = f"What {self.of[-1].file} resolves to, written by make lock; change the list, not this file."
+        (folder / f"{self.of[-1].lock}.lock").write_text(locked.seal(comment, self.made, self.content))
 
     def versions(self) -> Versions:
         """The version of every package, and the Python image's digest."""
         found: Versions = {}
-        ecosystem = self.of[-1].ecosystem
-        if self.python:
-            image, version = re.split(r"@sha256:| (?=\w+$)", self.python, maxsplit=1)
+        if self.made.on:
+            image, version = re.split(r"@sha256:| (?=\w+$)", self.made.on, maxsplit=1)
             found["image", image] = version[:12]
-        if ecosystem != "Python" and not self.is_old:
-            for kind, packages in tomllib.loads(self.content).items():
-                for name, package in packages.items() if isinstance(packages, dict) else ():
-                    commit = package.get("source", "").partition("#")[2][:7]
-                    found[kind, name] = package["version"] + (f" ({commit})" if commit else "")
-            return found
-        for line in self.content.splitlines():
-            if line.startswith("#"):
-                ecosystem = "Debian" if line == "# Debian packages" else ecosystem
-            elif match := re.match(r"(\w[\w.+:-]*)(?:==| @ | )([^\s;]+)", line):
-                found[ecosystem, match[1]] = match[2]
+        for section, packages in locked.Lock.parse(self.content).packages.items():
+            for key, package in packages.items():
+                commit = package.source.partition("#")[2][:7]
+                version = (package.version or package.url) + (f" ({commit})" if commit else "")
+                found[section.partition(".")[0], locked.name_of(key)] = version
         return found
 
     @property
     def is_old(self) -> bool:
-        """Whether it is one of Debian or R packages that does not name their archives, as before there was FORM."""
-        return self.of[-1].ecosystem != "Python" and not re.search(r"^\[", self.content, re.MULTILINE)
+        """Whether it is in a form that there was before."""
+        return locked.is_before(self.content)
 
 
 def is_lowest(table: Table, name: str) -> bool:
@@ -91,8 +76,9 @@ def inputs(project: Project, name: str, python: str, lines: list[str]) -> str:
     """A digest of what a lock is resolved from: the `lines` of its lists, settings, other locks, the processor."""
     parts, table = [*lines], project.table
     ecosystem = table.locks[name][-1].ecosystem
+    parts.append(FORM[ecosystem])
     if ecosystem != "Python":
-        parts += [FORM, platform.machine().replace("arm64", "aarch64")]  # as macOS says it
+        parts.append(platform.machine().replace("arm64", "aarch64"))  # as macOS says it
     parts += [f"{setting}={project.parameter(setting)}" for setting in SETTINGS.get(ecosystem, ())]
     parts += [Lock.read(table, project.staged, other).content for other in table.rests_on(name)]
     parts += [python] if is_lowest(table, name) else []
@@ -127,7 +113,7 @@ def seal(project: Project, name: str, python: str, lines: list[str]) -> None:
     made.unlink()  # with the rights that BuildKit gave it, which a step would take for a change
     on = python if is_lowest(table, name) else ""
     given = inputs(project, name, python, lines)
-    Lock(table.locks[name], given, on, content, digest("\n".join(lines))).write(project.staged)
+    Lock(table.locks[name], Made(given, digest("\n".join(lines)), on), content).write(project.staged)
 
 
 def publish(project: Project, asked: bool) -> None:
@@ -142,9 +128,9 @@ def publish(project: Project, asked: bool) -> None:
         origin = project.apart / f"{name}.of"
         if lock == before:
             origin.unlink(missing_ok=True)  # what was apart is of lists that are no more
-        if not lock.inputs.strip("0") or lock == before:
+        if not lock.made.inputs.strip("0") or lock == before:
             continue
-        if asked or follows or before.is_old or lock.lists != before.lists:
+        if asked or follows or before.is_old or lock.made.lists != before.made.lists:
             lock.write(project.root)
             written.add(name)
         else:
@@ -163,7 +149,7 @@ def notes(before: list[Lock], after: list[Lock]) -> list[str]:
     """Sentences on what was locked anew, if anything was."""
     found = []
     if old := [f"{lock.of[-1].lock}.lock" for lock in before if lock.is_old and lock.content]:
-        found.append(f"{', '.join(old)} now say where each archive is, its size and its checksum; commit them")
+        found.append(f"another form, of data alone, has now {', '.join(old)}; commit {'them' if old[1:] else 'it'}")
     if there := changes(before, after):
         shown, more = listed(there, 5)
         found.append(f"locked {shown}{more}; git diff shows it all" if more else f"locked {shown}")

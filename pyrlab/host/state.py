@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -99,8 +98,10 @@ def inputs_of(project: Project, name: str) -> dict[str, str]:
     inputs["images.toml"] = locked.digest(repr(table[name]))
     for each in table[name].lists:
         content = locks.Lock.read(table, project.staged, each.lock).content
-        section = locks.SHARED.search(content) if each.name == "jupyter" else None
-        inputs[f"{each.lock}.lock"] = locked.digest(re.sub(r"(?m)^\s*#.*\n", "", section[1] if section else content))
+        if each.ecosystem == "Python":  # whose lock may have the packages of another image's list
+            sections = locked.sections(content)
+            content = sections[""] + sections.get(f"Python.{each.name}", "")
+        inputs[f"{each.lock}.lock"] = locked.digest(content)
     for setting in chain.from_iterable(locks.SETTINGS.get(each.ecosystem, ()) for each in table[name].lists):
         if value := project.parameter(setting):
             inputs[setting] = hashlib.sha256(value.encode()).hexdigest()[:16]  # it may hold a password

@@ -90,10 +90,6 @@ class Table(dict[str, Image]):
         """The image with which a list is resolved: the first that has it."""
         return next(image for image in self.values() if each in image.lists)
 
-    def heading(self, each: List) -> str:
-        """What stands above a list's packages in a lock that may have those of several."""
-        return f"in {'all images' if each.name != each.lock else self.owner(each).name}"
-
     def rests_on(self, lock: str) -> list[str]:
         """The locks of what the image's parents have already, of the same ecosystem, and for R of Debian's."""
         last = self.locks[lock][-1]

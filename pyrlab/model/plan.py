@@ -30,7 +30,7 @@ class Plan:
     blobs: list[str] = field(default_factory=list)  # the layers that the engine has
     chains: list[list[str]] = field(default_factory=list)  # the same of the classic store: which stand on which
     debian: list[str] = field(default_factory=list)  # its lists of Debian packages
-    wheels: list[list[str]] = field(default_factory=list)  # of its parents and itself: lock, heading in it, list
+    wheels: list[list[str]] = field(default_factory=list)  # of its parents and itself: lock, section in it, file
     own_wheels: int = 0  # how many of these are its own
     r: str = ""  # its list of R packages
     counts: dict[str, int] = field(default_factory=dict)  # of layers, by ecosystem
@@ -59,7 +59,7 @@ def write(folder: Path, checkout: Checkout, image: str, **known: Any) -> None:
     plan = {
         "image": image,
         "debian": [path for each in own if each.ecosystem == "Debian" for path in each.files],
-        "wheels": [[f"{each.lock}.lock", table.heading(each), each.file] for each in family],
+        "wheels": [[f"{each.lock}.lock", f"{each.ecosystem}.{each.name}", each.file] for each in family],
         "own_wheels": len(of_python(own)),
         "r": next((each.file for each in own if each.ecosystem == "R"), ""),
         "counts": counts(own),

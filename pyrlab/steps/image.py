@@ -16,10 +16,12 @@ import sys
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pyrlab.model import events, lists
+from pyrlab.model.locked import Lock
 from pyrlab.model.plan import Plan
 from pyrlab.steps import compiled, debian, debs, grouping, network, oci, r, wheels
 from pyrlab.steps.pieces import FORMAT, Folders, Mode, Piece, Tar, sweep
@@ -100,31 +102,27 @@ def written(line: lists.Line) -> list[Any]:
     return [line.text, line.list, line.number]
 
 
-def mark(name: str, needs: Mapping[str, set[str]], found: dict[str, Piece], plan: Plan) -> str:
+def mark(name: str, pins: Mapping[str, wheels.Pin], found: dict[str, Piece], plan: Plan) -> str:
     """What a package is known by that was imported: all that it needs, and what it stands on."""
-    needed = [found[each].key for each in wheels.closure(name, needs) if each in found]
+    needed = [found[each].key for each in wheels.closure(name, pins) if each in found]
     return wheels.digest(" ".join([plan.parent, *needed]))
 
 
 def wheels_of(plan: Plan) -> tuple[list[tuple[dict[str, Piece], str, int]], dict[str, Any]]:
     """The pieces of each layer group's Python packages, and what is to be imported of them, with its mark."""
-    locks = {name: wheels.Lock(plan.locks / name) for name, _, _ in plan.wheels}
-    pins = {name: pin for lock, heading, _ in plan.wheels for name, pin in locks[lock].sections[heading].items()}
-    own = {name for lock, heading, _ in plan.wheels[-plan.own_wheels :] for name in locks[lock].sections[heading]}
-    options: dict[str, list[str]] = {}
-    for lock in locks.values():
-        for name, values in lock.options.items():
-            options[name] = [*dict.fromkeys([*options.get(name, ()), *values])]
+    locks = {name: Lock.read(plan.locks / name) for name, _, _ in plan.wheels}
+    wheels.check_python(plan.wheels[-1][0])
+    of_each = [wheels.pins_of(locks[lock].of(section)) for lock, section, _ in plan.wheels]
+    pins, own = (dict(chain.from_iterable(map(dict.items, some))) for some in (of_each, of_each[-plan.own_wheels :]))
     listed = plan.list("python") / plan.wheels[-1][2]
     cache = compiled.Cache(CACHE / "compiled", plan.list("base_debs.txt"))
-    packages = wheels.Packages(pins, options, listed, cache)
+    packages = wheels.Packages(pins, wheels.options_of(locks.values()), listed, cache)
     empty, found = wheels.pieces(plan.image, packages, CACHE)
     asked = {name: line for name, line in packages.asked().items() if name in own}
-    needs = wheels.needs_of(pins)
     first = [({"environment": empty}, "Python", 1)] if len(plan.wheels) == plan.own_wheels else []
     return (
         [*first, ({name: found[name] for name in found if name in own}, "Python", plan.counts["Python"])],
-        {name: [written(line), mark(name, needs, found, plan)] for name, line in asked.items()},
+        {name: [written(line), mark(name, pins, found, plan)] for name, line in asked.items()},
     )
 
 

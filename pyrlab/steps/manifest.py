@@ -24,9 +24,9 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from pyrlab.model import events, lists
+from pyrlab.model.locked import canonical
 from pyrlab.steps import debs, r, trees
 from pyrlab.steps.pieces import EPOCH
-from pyrlab.steps.wheels import canonical
 
 ROOT = Path("/")
 VENV = "/opt/venv"

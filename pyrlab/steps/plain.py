@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pyrlab.model import events, images, plan
 from pyrlab.model.checkout import Checkout
-from pyrlab.model.locked import digest, sealed
+from pyrlab.model.locked import digest, is_before, unseal
 from pyrlab.model.problem import Problem
 from pyrlab.steps import image, network, oci, trees, wheels
 from pyrlab.steps.pieces import END, Piece, Tar
@@ -32,10 +32,10 @@ MANIFEST = "usr/share/pyrlab/manifest.json"  # of the parent: it does not tell w
 def check_lock(checkout: Checkout, name: str) -> None:
     """Stop where a lock of the checkout is not what its lists resolve to."""
     path = checkout.root / f"{name}.lock"
-    header = sealed(path.read_text()) if path.exists() else None
-    if not header:
+    made, content = (unseal(path.read_text()) if path.exists() else None) or (None, "")
+    if not made or is_before(content):
         raise Problem("not there, or not as make lock wrote it; type make lock", path.name)
-    if header[3] != digest("\n".join(checkout.wanted(name))):
+    if made.lists != digest("\n".join(checkout.wanted(name))):
         lists = " or ".join(checkout.table.files_of(name))
         raise Problem(f"made before {lists} was changed, so that it lacks what is asked for; type make lock", path.name)
 

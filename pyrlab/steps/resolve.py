@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Lock Python lists with uv: resolve.py LOCKS TARGET DEBS HEADINGS LIST[,LIST] [BELOW[,BELOW] …].
+"""Lock Python lists with uv: resolve.py LOCKS TARGET DEBS SECTIONS LIST[,LIST] [BELOW[,BELOW] …].
 
 Resolve the lists of one lock together, the user's own the last, so that all that they bring agrees, for every Python
-and processor that pyrlab supports; and write it into the folder TARGET, what the first list needs under the first of
-the HEADINGS. What the lists BELOW have, as their locks in the folder LOCKS say, is there already. What a lock of LOCKS
+and processor that pyrlab supports; and write it into the folder TARGET, what the first list needs in the first of
+the SECTIONS. What the lists BELOW have, as their locks in the folder LOCKS say, is there already. What a lock of LOCKS
 names stays as it is, but for the packages of UPGRADE. The lists are in a folder with the lists and wheels that they
 point at; where something must be compiled to know what it needs, the Debian packages of the list DEBS are there.
 """
@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -24,6 +25,7 @@ from packaging.utils import canonicalize_name
 
 from pyrlab.model import events, lists
 from pyrlab.model.lists import Line, Problems
+from pyrlab.model.locked import Lock, Packages, name_of, pinned, requirement
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, debs, network, wheels
 from pyrlab.steps.requirements import INDEXES, Demands, Package
@@ -45,6 +47,7 @@ ENVIRONMENTS = [
 EVERYWHERE = re.compile(r" (and|;) sys_platform == 'linux'(?= |$)", re.MULTILINE)
 RESOLVE = Path("/tmp/resolve")
 BOTH = ("jupyter.txt", "requirements.txt")
+LOCKED_OPTIONS = ("--index-url", "--extra-index-url", "--find-links", "--trusted-host", "--no-binary")
 
 # Names under which people import a package, or knew it once, where the index has another or none.
 RENAMED = {
@@ -106,12 +109,13 @@ def check_markers(packages: list[Package]) -> None:
 class Resolver:
     """Resolves the lists, and says what is wrong with them."""
 
-    def __init__(self, own: Demands, asked: Demands, base_debs: Path, below: Collection[wheels.Lock]) -> None:
+    def __init__(self, own: Demands, asked: Demands, base_debs: Path, below: Collection[Lock]) -> None:
         self.own, self.asked, self.base_debs = own, asked, base_debs
-        self.below = [pin.text.partition(" --hash")[0] for lock in below for pin in lock.pins().values()]
+        there = [package for lock in below for package in lock.of("Python").items()]
+        self.below = [requirement(key, replace(locked, hashes=())) for key, locked in there if not locked.url]
         self.packages, self.constraints = [*asked.packages], [*asked.constraints]
         self.options = uv_options(asked.options)
-        self.options += [option for lock in below for option in uv_options(lock.options)]
+        self.options += uv_options(wheels.options_of(below))
         if "--pre" in asked.options:  # of what the lists name, and not of the Jupyter stack
             self.options += [f"--prerelease-package={package.name}=allow" for package in self.packages if package.name]
         self.compilers = False
@@ -124,7 +128,7 @@ class Resolver:
             "jupyter.txt": [package.text for package in self.own.packages],
             "requirements.txt": [package.text for package in self.packages],
             "constraints.txt": [package.text for package in self.constraints],
-            "below.txt": [pin for pin in self.below if " @ " not in pin],
+            "below.txt": self.below,
         }.items():
             (RESOLVE / name).write_text("".join(f"{line}\n" for line in lines))
 
@@ -275,22 +279,18 @@ def uv_options(options: dict[str, list[str]]) -> list[str]:
     return [*found, "--index-strategy=unsafe-best-match"] if "--extra-index-url" in options else found
 
 
-def check_hashes(packages: list[Package], locked: dict[str, str]) -> dict[str, str]:
-    """The blocks of a lock with those checksums only that the lists name, where they name any; or stop."""
+def check_hashes(packages: list[Package], found: Packages) -> Packages:
+    """What was found, with those checksums only that the lists name, where they name any; or stop."""
     problems = Problems()
-    for package in packages:
-        if not package.hashes or package.name not in locked:
-            continue
-        block = locked[package.name]
-        wrong = {*re.findall(r"sha256:[0-9a-f]{64}", block)} - package.hashes
-        kept = "".join(line for line in block.splitlines(keepends=True) if not any(each in line for each in wrong))
-        if "sha256:" not in kept:
-            version = re.split(r"[ \\\n]", block)[0].partition("==")[2]
-            what = f"no file of {package.name} {version} has the checksum that the line demands"
-            problems.note(f"{what}; if the index is to be trusted, take out the --hash", package.line)
-        locked[package.name] = re.sub(r" \\\n(?!\s*--hash)", "\n", kept)
+    demanded = {package.name: package for package in packages if package.hashes}
+    for key, locked in found.items():
+        if package := demanded.get(name_of(key)):
+            found[key] = replace(locked, hashes=tuple(each for each in locked.hashes if each in package.hashes))
+            if not found[key].hashes:
+                what = f"no file of {package.name} {locked.version} has the checksum that the line demands"
+                problems.note(f"{what}; if the index is to be trusted, take out the --hash", package.line)
     problems.stop()
-    return locked
+    return found
 
 
 def note_yanked(stderr: str, packages: list[Package]) -> None:
@@ -312,7 +312,7 @@ def check_extras(stderr: str, packages: list[Package], problems: Problems) -> No
 CUDA = re.compile(r"(nvidia|cuda)-")
 
 
-def note_cuda(resolver: Resolver, locked: dict[str, str], previous: dict[str, str], draft: Path) -> None:
+def note_cuda(resolver: Resolver, locked: Packages, previous: Packages, draft: Path) -> None:
     """Tell what CUDA costs where a list has not had it before."""
     new = {name for name in locked if CUDA.match(name)}
     if not new or any(CUDA.match(name) for name in previous):
@@ -333,19 +333,17 @@ def note_cuda(resolver: Resolver, locked: dict[str, str], previous: dict[str, st
     )
 
 
-def needing(names: set[str], locked: dict[str, str]) -> set[str]:
+def needing(names: set[str], locked: Packages) -> set[str]:
     """Some packages, and all that need them."""
-    found: set[str] = set()
-    pending = {*names}
+    found, pending = set[str](), {*names}
     while pending:
         found |= pending
-        via = {word for name in pending for word in re.findall(r"#(?: via)?\s+([\w.-]+)$", locked[name], re.MULTILINE)}
-        pending = (via & locked.keys()) - found
+        pending = {name_of(key) for key, each in locked.items() if pending & {*each.needs}} - found
     return found
 
 
-def lock(paths: list[Path], base_debs: Path, headings: list[str], below: list[Path], previous: Path) -> str:
-    """The text of a lock: the exact version of all that the lists need, with the hashes of its files."""
+def lock(paths: list[Path], base_debs: Path, sections: list[str], below: list[Path], previous: Path) -> Lock:
+    """The lock: the exact version of all that the lists need, with the hashes of its files."""
     *others, requirements = paths
     own, asked = Demands(requirements.parent), Demands(requirements.parent)
     for path in others:
@@ -360,57 +358,62 @@ def lock(paths: list[Path], base_debs: Path, headings: list[str], below: list[Pa
     if any(re.match(r"-\S", line.text) for lines in asked.problems.found.values() for line in lines):
         asked.problems.stop()  # without an option, more lines may seem wrong than are
     check_markers(asked.packages)
-    before = wheels.blocks(previous.read_text())
+    before = Lock.read(previous).of("Python")
     draft = RESOLVE / "draft.txt"
     RESOLVE.mkdir(exist_ok=True)
     # uv keeps to what it finds there.
-    draft.write_text("".join(block for block in before.values() if " @ ./" not in block))
+    kept = [requirement(key, each) for key, each in before.items() if not each.url.startswith("./")]
+    draft.write_text("".join(f"{line}\n" for line in kept))
     upgrades = {*os.environ.get("UPGRADE", "").split()}
-    upgrade = ["--upgrade"] if "*" in upgrades else [f"--upgrade-package={n}" for n in sorted(upgrades & before.keys())]
+    named = sorted(upgrades & {*map(name_of, before)})
+    upgrade = ["--upgrade"] if "*" in upgrades else [f"--upgrade-package={name}" for name in named]
     if any("git+" in package.text for package in asked.packages):
         debs.update()
         debs.install(["git"], requirements.name)
-    there = [wheels.Lock(path) for path in below]
+    there = [Lock.read(path) for path in below]
     resolver = Resolver(own, asked, base_debs, there)
     run = resolver.resolve([*BOTH], draft, "--generate-hashes", *upgrade)
     note_yanked(run.stderr, asked.packages)
-    locked = check_hashes(asked.packages, wheels.blocks(EVERYWHERE.sub("", draft.read_text())))
-    note_cuda(resolver, locked, before, draft)
-    known = {name for each in there for name in each.pins()}
-    sections = [[text for name, text in locked.items() if name not in known]]
+    own_indexes = {each.rstrip("/") for name in INDEXES for each in asked.options.get(name, ())}
+    found = named_by(own_indexes, requirements.parent, pinned(EVERYWHERE.sub("", draft.read_text())))
+    found = check_hashes(asked.packages, found)
+    note_cuda(resolver, found, before, draft)
+    known = {name_of(key) for each in there for key in each.of("Python")}
+    shared: set[str] = set()
     if others:
         output = RESOLVE / "shared.txt"
         # Of this uv has just heard all there is to know, but for an index that lets nothing be kept, as devpi.
         if resolver.run(["jupyter.txt"], "--output-file", output, "--constraints", draft, "--offline").returncode:
             resolver.resolve(["jupyter.txt"], output, "--constraints", draft)
-        shared = wheels.blocks(output.read_text())
-        sections = [[text for name, text in locked.items() if (name in shared) == first] for first in (True, False)]
-    text = "".join(f"# {heading}\n{''.join(texts)}" for heading, texts in zip(headings, sections, strict=True))
-    return locked_options(asked.options) + from_indexes(text, asked.options, requirements.parent)
+        shared = {name_of(key) for key in pinned(output.read_text())}
+    packages: dict[str, Packages] = {section: {} for section in sections}
+    for key, locked in found.items():
+        if name_of(key) not in known:
+            packages[sections[0 if name_of(key) in shared else -1]][key] = locked
+    options = tuple(f"{name} {value}" for name in LOCKED_OPTIONS for value in asked.options.get(name, ()))
+    return Lock(packages, options=options)
 
 
-def locked_options(options: dict[str, list[str]]) -> str:
-    """The lines of a lock without which its packages cannot be found."""
-    kept = ("--index-url", "--extra-index-url", "--find-links", "--trusted-host", "--no-binary")
-    return "".join(f"{name} {value}\n" for name in kept for value in options.get(name, ()))
-
-
-def from_indexes(text: str, options: dict[str, list[str]], folder: Path) -> str:
-    """A lock's text that names an index where the list does, and wheels by their place in the checkout."""
-    own = {each.rstrip("/") for name in INDEXES for each in options.get(name, ())}
-    lines = text.replace(f"file://{folder}/", "./").splitlines(keepends=True)
-    foreign = re.compile(r"\s+# from (\S+)")
-    return "".join(line for line in lines if not (found := foreign.match(line)) or found[1].rstrip("/") in own)
+def named_by(indexes: Collection[str], folder: Path, found: Packages) -> Packages:
+    """What was found, with an index where the lists name it, and wheels of the `folder` by their place in it."""
+    return {
+        key: replace(
+            locked,
+            index=locked.index if locked.index.rstrip("/") in indexes else "",
+            url=locked.url.replace(f"file://{folder}/", "./"),
+        )
+        for key, locked in found.items()
+    }
 
 
 def main() -> None:
     """Lock; see the module's docstring."""
     network.connect()
-    locks, target, base_debs, headings, *images = sys.argv[1:]
+    locks, target, base_debs, sections, *images = sys.argv[1:]
     paths, *below = [[Path(path).absolute() for path in image.split(",")] for image in images if image]
     name = debs.lock_of(Path(), paths).name
     others = [debs.lock_of(Path(locks), each) for each in below]
-    (Path(target) / name).write_text(lock(paths, Path(base_debs), headings.split(","), others, Path(locks) / name))
+    lock(paths, Path(base_debs), sections.split(","), others, Path(locks) / name).write(Path(target) / name)
 
 
 if __name__ == "__main__":

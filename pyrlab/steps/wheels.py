@@ -21,6 +21,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from pyrlab.model import lists
+from pyrlab.model.locked import Lock, Locked, canonical, name_of, requirement
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, network, requirements
 from pyrlab.steps.pieces import FORMAT, Mode, Piece, Tar
@@ -54,55 +55,39 @@ def because(words: str, names: Collection[str] = ()) -> str:
     return reason.replace("you require", "the lists require")
 
 
-def canonical(requirement: str) -> str:
-    """The package's name in a requirement, as the index spells it."""
-    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]*", requirement)[0]).lower()  # type: ignore[index]
-
-
-def blocks(text: str) -> dict[str, str]:
-    """The packages of a file in the form of requirements.txt: by name, all the lines about it."""
-    found: dict[str, str] = {}
-    for block in re.findall(r"^[\w.].*\n(?:[ \t]+.*\n)*", text, re.MULTILINE):
-        found[canonical(block)] = found.get(canonical(block), "") + block
-    return found
-
-
 @dataclass
 class Pin:
-    """What a lock says of a package: its exact version, the index that has it if a list names one, who needs it."""
+    """What a lock says of a package: its exact version, the index that has it if a list names one, what it needs."""
 
     text: str
     index: str
-    needed_by: list[str]
-
-    @classmethod
-    def of(cls, block: str) -> Pin:
-        """The pin of a lock's `block`."""
-        lines = [line for line in block.splitlines() if not line.lstrip().startswith("#")]
-        index = re.search(r"^\s+# from (\S+)$", block, re.MULTILINE)
-        needed_by = re.findall(r"^\s+#(?: via)?\s+([\w.-]+)$", block, re.MULTILINE)
-        return cls(re.sub(r"\s*\\?\n\s+", " ", "\n".join(lines)), index[1] if index else "", needed_by)
+    needs: set[str]
 
 
-class Lock:
-    """A lock of Python packages: options, and pins by section and name."""
+def pins_of(packages: Mapping[str, Locked]) -> dict[str, Pin]:
+    """The pins of some packages, by name: of one that depends on the Python, a line for each version."""
+    found: dict[str, Pin] = {}
+    for key, locked in packages.items():
+        text, before = requirement(key, locked), found.get(name_of(key))
+        if before:
+            text, needs = f"{before.text}\n{text}", before.needs | {*locked.needs}
+        found[name_of(key)] = Pin(text, locked.index, needs if before else {*locked.needs})
+    return found
 
-    def __init__(self, path: Path) -> None:
-        if sys.version_info < PYTHON:
-            version, oldest = (".".join(map(str, numbers[:2])) for numbers in (sys.version_info, PYTHON))
-            raise Problem(f"PYTHONBASE has Python {version}, but {path.name} is for {oldest} and later")
-        head, *sections = re.split(r"^# (in [\w -]+)\n", path.read_text(), flags=re.MULTILINE)
-        self.options: dict[str, list[str]] = {}
-        for name, value in re.findall(r"^(--[\w-]+) (.*)$", head, re.MULTILINE):
-            self.options.setdefault(name, []).append(value)
-        self.sections = {
-            title: {name: Pin.of(block) for name, block in blocks(text).items()}
-            for title, text in zip(sections[::2], sections[1::2], strict=True)
-        }
 
-    def pins(self) -> dict[str, Pin]:
-        """All pins."""
-        return {name: pin for section in self.sections.values() for name, pin in section.items()}
+def options_of(locks: Iterable[Lock]) -> dict[str, list[str]]:
+    """The options of some locks, by name."""
+    found: dict[str, list[str]] = {}
+    for name, _, value in dict.fromkeys(option.partition(" ") for lock in locks for option in lock.options):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def check_python(lock: str) -> None:
+    """Stop where this Python is older than those that a lock is for."""
+    if sys.version_info < PYTHON:
+        version, oldest = (".".join(map(str, numbers[:2])) for numbers in (sys.version_info, PYTHON))
+        raise Problem(f"PYTHONBASE has Python {version}, but {lock} is for {oldest} and later")
 
 
 class Packages:
@@ -144,7 +129,7 @@ class Packages:
         demands = self.demands()
         whose, pending = {name}, [name]
         while pending and not (asking := [each.line for each in demands.packages if each.name in whose]):
-            pending = [other for each in pending for other in self.pins[each].needed_by if other not in whose]
+            pending = [other for other, pin in self.pins.items() if pin.needs & {*pending} and other not in whose]
             whose |= {*pending}
         where = lists.place(asking) if asking else self.lock
         raise Problem(problem, where)
@@ -372,20 +357,11 @@ def pieces(image: str, packages: Packages, cache: Path) -> tuple[Piece, dict[str
     return empty, make_pieces(packages, cache / "pieces")
 
 
-def needs_of(pins: Mapping[str, Pin]) -> dict[str, set[str]]:
-    """What each of some packages needs."""
-    needs: dict[str, set[str]] = {}
-    for name, pin in pins.items():
-        for who in pin.needed_by:
-            needs.setdefault(canonical(who), set()).add(name)
-    return needs
-
-
-def closure(name: str, needs: Mapping[str, set[str]]) -> list[str]:
+def closure(name: str, pins: Mapping[str, Pin]) -> list[str]:
     """A package and all that it needs, sorted."""
     found, pending = {name}, [name]
     while pending:
-        new = needs.get(pending.pop(), set()) - found
+        new = (pins[pending.pop()].needs & pins.keys()) - found
         found |= new
         pending += new
     return sorted(found)

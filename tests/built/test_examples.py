@@ -153,7 +153,7 @@ def test_extend_as_an_image(images: str, tmp_path: Path) -> None:
             with running_lab("course", make, project, books, port) as lab:
                 notebook = "jupyter nbconvert --to markdown --execute --stdout work/explain.ipynb"
                 assert "petal width (cm)" in docker("exec", lab.container, "sh", "-c", notebook)
-            assert "\neli5==" in (checkout / "course.lock").read_text()
+            assert "\neli5 = { version = " in (checkout / "course.lock").read_text()
         finally:
             subprocess.run(["docker", "image", "rm", "--force", f"course:{tag}"], capture_output=True)
 

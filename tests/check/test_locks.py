@@ -10,7 +10,7 @@ from checkout import CHECKOUT
 from pyrlab.host import locks
 from pyrlab.host.project import Project
 from pyrlab.model import checkout
-from pyrlab.model.locked import Lock, Locked
+from pyrlab.model.locked import Lock, Locked, Made, pinned
 from pyrlab.model.problem import Problem
 from pyrlab.steps import debs, wheels
 
@@ -32,8 +32,13 @@ Send2Trash==1.8.3 \\
     #   -r jupyter.txt
     #   notebook
 """
-INDEX = "--extra-index-url https://packages.invalid/simple\n"
-SECTIONS = INDEX + LOCKED.replace("Send2Trash", "# in all images\nsend2trash").replace("own @", "# in pylab\nown @")
+BEFORE = f"--extra-index-url https://packages.invalid/simple\n# in pylab\n{LOCKED}"  # as locks were once
+PACKAGES = {  # as locks are now
+    "contourpy ; python_full_version < '3.14'": Locked("1.3.3", hashes=("sha256:11", "sha256:12")),
+    "contourpy ; python_full_version >= '3.14'": Locked("1.4.0", hashes=("sha256:13",)),
+    "own": Locked(url="https://packages.invalid/own-1.0-py3-none-any.whl", hashes=("sha256:2",)),
+    "send2trash": Locked("1.8.3", hashes=("sha256:3",)),
+}
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def lock(tmp_path: Path) -> locks.Lock:
 
 def made(name: str, content: str, inputs: str = "0123456789abcdef", python: str = "", lists: str = "") -> locks.Lock:
     """A lock of the shipped lists."""
-    return locks.Lock(CHECKOUT.table.locks[name], inputs, python, content, lists)
+    return locks.Lock(CHECKOUT.table.locks[name], Made(inputs, lists, python), content)
 
 
 def read(folder: Path, name: str) -> locks.Lock:
@@ -72,11 +77,12 @@ def test_none_yet(tmp_path: Path) -> None:
         ("8.14.1-2", "8.14.1-3"),
         ("curl 8.14.1-2\n", ""),
         ("git", "<<<<<<< HEAD\ngit"),
-        ("# for ", "# "),
+        ("made = ", "mode = "),
+        ("made = {", "made = "),
         ("# What", "What"),
         ("deb13u1\n", "deb13u1\nless 668-1\n"),
     ],
-    ids=["version", "line-gone", "conflict", "header", "comment", "line-more"],
+    ids=["version", "line-gone", "conflict", "header", "header-broken", "comment", "line-more"],
 )
 def test_changed_by_hand(lock: locks.Lock, tmp_path: Path, old: str, new: str) -> None:
     """A lock that is not as it was written is refused with a sentence that says how to have it back."""
@@ -113,13 +119,23 @@ def test_changes(tmp_path: Path) -> None:
     contents = {
         old: {
             "base_debs": "",
-            "requirements": SECTIONS,
+            "requirements": BEFORE,
             "r_packages": "# R packages that are not from Debian\nglue 1.7 cran 12\nown 1 own/own#aaaaaaaaa 14\n"
             "# Debian packages\nr-cran-zoo 1.8-13\n",  # as it was before locks named archives
         },
         new: {
             "base_debs": "",
-            "requirements": SECTIONS.replace("==1.8.3", "==1.8.4").replace("sha256:2\n", "sha256:9\n"),
+            "requirements": """\
+[Python.jupyter]
+send2trash = { version = "1.8.4", hashes = [
+  "sha256:4",
+] }
+
+[Python.requirements]
+"contourpy ; python_full_version < '3.14'" = { version = "1.3.3" }
+"contourpy ; python_full_version >= '3.14'" = { version = "1.4.0" }
+own = { url = "https://packages.invalid/own-1.0-py3-none-any.whl" }
+""",
             "r_packages": """\
 [R]
 glue = { version = "1.8", source = "cran" }
@@ -143,7 +159,7 @@ r-cran-zoo = { version = "1.8-14" }
         locks.Change("Debian", "r-cran-zoo", "1.8-13", "1.8-14"),
         locks.Change("Python", "send2trash", "1.8.3", "1.8.4"),
         locks.Change("R", "glue", "1.7", "1.8"),
-        locks.Change("R", "own", "1", "1 (bbbbbbb)"),
+        locks.Change("R", "own", "1 (aaaaaaa)", "1 (bbbbbbb)"),
         locks.Change("image", "python:3.14", "old000000000", "new000000000"),
     ]
     assert locks.table(found).splitlines() == [
@@ -151,14 +167,14 @@ r-cran-zoo = { version = "1.8-14" }
         "r-cran-zoo   Debian        1.8-13 → 1.8-14",
         "send2trash   Python         1.8.3 → 1.8.4",
         "glue         R                1.7 → 1.8",
-        "own          R                  1 → 1 (bbbbbbb)",
+        "own          R        1 (aaaaaaa) → 1 (bbbbbbb)",
         "python:3.14  image   old000000000 → new000000000",
     ]
     form, changed = locks.notes(before, after)
-    assert form == "r_packages.lock now say where each archive is, its size and its checksum; commit them"
+    assert form == "another form, of data alone, has now requirements.lock, r_packages.lock; commit them"
     assert changed == (
         "locked libgsl28 2.8, r-cran-zoo 1.8-14 (was 1.8-13), send2trash 1.8.4 (was 1.8.3), glue 1.8 (was 1.7), "
-        "own 1 (bbbbbbb) (was 1) and 1 more; git diff shows it all"
+        "own 1 (bbbbbbb) (was 1 (aaaaaaa)) and 1 more; git diff shows it all"
     )
     assert locks.changes(before, before) == []
 
@@ -231,14 +247,20 @@ def test_what_rests_on_a_lock_follows_it(committed: Project) -> None:
 
 
 def test_what_is_installed_of_a_lock() -> None:
-    """Every line of a lock that uv needs is installed: all versions of a package, conditions, hashes, no comments."""
-    pins = {name: wheels.Pin.of(block).text for name, block in wheels.blocks(LOCKED).items()}
-    assert pins == {
+    """Every package of a lock is installed: all versions of one, under their conditions, with their hashes."""
+    assert {name: pin.text for name, pin in wheels.pins_of(PACKAGES).items()} == {
         "contourpy": "contourpy==1.3.3 ; python_full_version < '3.14' --hash=sha256:11 --hash=sha256:12\n"
         "contourpy==1.4.0 ; python_full_version >= '3.14' --hash=sha256:13",
         "own": "own @ https://packages.invalid/own-1.0-py3-none-any.whl --hash=sha256:2",
-        "send2trash": "Send2Trash==1.8.3 --hash=sha256:3",
+        "send2trash": "send2trash==1.8.3 --hash=sha256:3",
     }
+
+
+def test_what_uv_has_found() -> None:
+    """What uv writes for people is taken apart: versions, addresses, conditions, hashes, and who needs which."""
+    found = pinned(f"{LOCKED}bokeh==3.8.0\n    # via -r requirements.txt\n    # from https://packages.invalid/simple\n")
+    needs = ("contourpy",)
+    assert found == {**PACKAGES, "bokeh": Locked("3.8.0", needs=needs, index="https://packages.invalid/simple")}
 
 
 def test_debian_moves_on() -> None:
@@ -273,12 +295,30 @@ def test_archives_are_read_as_written(tmp_path: Path) -> None:
     )
     lock.write(tmp_path / "r_packages.lock")
     assert Lock.read(tmp_path / "r_packages.lock") == lock
+    python = Lock({"Python.jupyter": {}, "Python.requirements": PACKAGES}, options=("--index-url https://own.invalid",))
+    made("requirements", written(python, tmp_path)).write(tmp_path)
+    assert Lock.read(tmp_path / "requirements.lock") == python
+    assert python.of("Python") == python.of("Python.requirements") == PACKAGES
     Lock({"Debian": {}}).write(tmp_path / "empty.lock")
     assert Lock.read(tmp_path / "empty.lock").versions("Debian") == {}
 
 
+def written(lock: Lock, folder: Path) -> str:
+    """A lock as a step writes it."""
+    lock.write(folder / "written")
+    return (folder / "written").read_text()
+
+
 def test_a_lock_from_before_is_read(tmp_path: Path) -> None:
-    """A lock of versions only keeps these."""
+    """A lock of versions only keeps these, and one that says in a comment what it was made of is known by that."""
+    head = "# What base_debs.txt resolves to, written by make lock; change the list, not this file.\n"
+    sealed = "# for 0123456789abcdef, content 49260c20edf76285, lists fedcba9876543210, on Debian 49798b1e671f9f9b\n"
+    (tmp_path / "base_debs.lock").write_text(f"{head}{sealed}{curl(1)}")
+    about = Made("0123456789abcdef", "fedcba9876543210", "Debian 49798b1e671f9f9b")
+    assert read(tmp_path, "base_debs") == locks.Lock(CHECKOUT.table.locks["base_debs"], about, curl(1))
+    assert Lock.parse(BEFORE) == Lock(
+        {"Python": PACKAGES}, options=("--extra-index-url https://packages.invalid/simple",)
+    )
     before = tmp_path / "r_packages.lock"
     before.write_text("# R packages, of repositories 01\nglue 1.8.0 cran ab\n# Debian packages\nr-cran-zoo 1.8-14-1\n")
     lock = Lock.read(before)

@@ -13,6 +13,7 @@ from bare import write_script
 from pyrlab.host import passwords
 from pyrlab.host.project import Project
 from pyrlab.model.lists import Problems
+from pyrlab.model.locked import Lock, Locked
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, resolve, wheels
 from pyrlab.steps.requirements import Demands
@@ -219,26 +220,12 @@ def test_why_a_package_cannot_be_compiled(words: str, expected: str) -> None:
     assert compiled.sentence("own", words) == f"own could not be compiled: {expected}"
 
 
-LOCK = """\
---extra-index-url https://packages.invalid/simple
---trusted-host packages.invalid
-# in all images
-common==1.0 \\
-    --hash=sha256:1
-    # via jupyterlab
-# in pylab
-own==2.0 \\
-    --hash=sha256:2
-    # via -r requirements.txt
-    # from https://packages.invalid/simple
-"""
-
-
 def test_an_index_is_asked_for_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index that a list names is asked where something is installed that comes from it."""
     monkeypatch.setattr(wheels, "BESIDE", tmp_path / "wheels")
-    pins = {name: wheels.Pin.of(block) for name, block in wheels.blocks(LOCK).items()}
-    options = {"--extra-index-url": ["https://packages.invalid/simple"], "--trusted-host": ["packages.invalid"]}
+    index = "https://packages.invalid/simple"
+    pins = wheels.pins_of({"common": Locked("1.0"), "own": Locked("2.0", index=index)})
+    options = wheels.options_of([Lock({}, options=(f"--extra-index-url {index}", "--trusted-host packages.invalid"))])
     packages = wheels.Packages(pins, options, tmp_path, compiled.Cache(tmp_path, tmp_path))
     assert packages.index_options(["common"]) == []
     own = ["--extra-index-url=https://packages.invalid/simple", "--trusted-host=packages.invalid"]
@@ -247,10 +234,9 @@ def test_an_index_is_asked_for_its_packages(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_lock_names_no_index_but_the_lists(tmp_path: Path) -> None:
     """The address of a company's index, which is a parameter, is in no lock; a list's own is."""
-    text = "a==1\n    # from https://proxy.invalid/simple\nb==1\n    # from https://packages.invalid/simple\n"
-    options = {"--extra-index-url": ["https://packages.invalid/simple/"]}
-    kept = resolve.from_indexes(text, options, tmp_path)
-    assert kept == "a==1\nb==1\n    # from https://packages.invalid/simple\n"
+    found = {name: Locked("1", index=f"https://{name}.invalid/simple/") for name in ("proxy", "own")}
+    kept = resolve.named_by({"https://own.invalid/simple"}, tmp_path, found)
+    assert kept == {"proxy": Locked("1"), "own": found["own"]}
 
 
 def test_what_a_list_points_at(project: Project) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT
+from pyrlab.model.locked import Locked
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, pieces, wheels
 from pyrlab.steps.pieces import Mode, Piece
@@ -77,7 +78,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def packages(machine: Path, **files: dict[str, str]) -> wheels.Packages:
     """Packages of some files each."""
-    pins = {name: wheels.Pin(wheel(machine / "wheels", name, each), "", []) for name, each in files.items()}
+    pins = {name: wheels.Pin(wheel(machine / "wheels", name, each), "", set()) for name, each in files.items()}
     return wheels.Packages(pins, {}, machine / "requirements.txt", compiled.Cache(machine, machine))
 
 
@@ -170,16 +171,16 @@ def test_another_package_changes_no_other(machine: Path) -> None:
 
 def test_what_a_package_needs_is_known_from_the_lock() -> None:
     """A package is imported again where anything that it needs has changed, however far down."""
-    needed_by = {
-        "pandas": [],
-        "numpy": ["pandas"],
-        "six": ["python-dateutil"],
-        "python-dateutil": ["pandas"],
-        "rich": [],
+    needs = {
+        "pandas": ("numpy", "python-dateutil"),
+        "numpy": (),
+        "python-dateutil": ("six",),
+        "six": (),
+        "rich": ("of-another-lock",),
     }
-    needs = wheels.needs_of({name: wheels.Pin(name, "", others) for name, others in needed_by.items()})
-    assert wheels.closure("pandas", needs) == ["numpy", "pandas", "python-dateutil", "six"]
-    assert wheels.closure("rich", needs) == ["rich"]
+    pins = wheels.pins_of({name: Locked("1", needs=others) for name, others in needs.items()})
+    assert wheels.closure("pandas", pins) == ["numpy", "pandas", "python-dateutil", "six"]
+    assert wheels.closure("rich", pins) == ["rich"]
 
 
 def test_another_file_of_the_same_version(machine: Path) -> None:

@@ -73,7 +73,7 @@ def test_an_own_image(course: Path, tmp_path: Path) -> None:
     assert layers(f"course:{OWN}")[: len(parent)] == parent
     assert layers(f"pylab:{OWN}") == parent
     lock = (course / "course.lock").read_text()
-    assert "cowsay==6.0" in lock
+    assert '\ncowsay = { version = "6.0", ' in lock
     assert "simplejson" not in lock, "what the parent has is in its own lock"
     assert (course / "course_debs.lock").read_text().splitlines()[2:] != []
     assert (course / "installed/course.txt").read_text().splitlines()[-1] == "Python cowsay 6.0"
