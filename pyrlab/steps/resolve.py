@@ -151,6 +151,27 @@ class Resolver:
         problems.stop()
         return run
 
+    def resolve_new(self, before: Packages, output: Path, *options: str | Path) -> Run | None:
+        """Resolve what is not locked, where all that is may stay: None, and `output` as it was, where it may not.
+
+        Of what is locked uv knows enough: to ask an index for news of some hundred packages may take long.
+        """
+        draft, new, known = output.read_text(), RESOLVE / "new.txt", {*map(name_of, before)}
+        self.write()
+        new.write_text("".join(f"{p.text}\n" for p in [*self.own.packages, *self.packages] if p.name not in known))
+        if not before or (
+            new.stat().st_size and self.run([new.name], "--output-file=new.lock", "--constraints", output).returncode
+        ):
+            return None
+        run = self.run([*BOTH], "--output-file", output, "--offline", *options)
+        found = {} if run.returncode else pinned(EVERYWHERE.sub("", output.read_text()))
+        if any(found[key].version != before[key].version for key in found.keys() & before.keys()) or not found:
+            output.write_text(draft)
+            return None
+        check_extras(run.stderr, self.packages, self.asked.problems)
+        self.asked.problems.stop()
+        return run
+
     def diagnose(self, stderr: str, problems: Problems, alone: bool = False) -> None:
         """Note what uv's words say is wrong, and take out the lines that are, or do what helps.
 
@@ -372,7 +393,8 @@ def lock(paths: list[Path], base_debs: Path, sections: list[str], below: list[Pa
         debs.install(["git"], requirements.name)
     there = [Lock.read(path) for path in below]
     resolver = Resolver(own, asked, base_debs, there)
-    run = resolver.resolve([*BOTH], draft, "--generate-hashes", *upgrade)
+    run = None if upgrade or asked.problems.found else resolver.resolve_new(before, draft, "--generate-hashes")
+    run = run or resolver.resolve([*BOTH], draft, "--generate-hashes", *upgrade)
     note_yanked(run.stderr, asked.packages)
     own_indexes = {each.rstrip("/") for name in INDEXES for each in asked.options.get(name, ())}
     found = named_by(own_indexes, requirements.parent, pinned(EVERYWHERE.sub("", draft.read_text())))
