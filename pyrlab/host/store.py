@@ -50,14 +50,14 @@ def has(project: Project) -> dict[str, Any]:
     Of blobs only those count that this checkout has loaded itself, with an image that is there still: an image that was
     pulled may lack some (moby/moby#49473).
     """
-    engine = project.engine
+    engine, known = project.engine, recall(project, RECORDS)
+    if not is_classic(engine):
+        there = {image["Id"] for image in engine.described("image", [*known])} if known else set()
+        return {"blobs": sorted({layer["digest"] for each in there for layer in known[each]}), "chains": []}
     present = engine.run("image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}").splitlines()
     ids = {identity for identity, _, name in (line.partition(" ") for line in present) if name in project.table}
-    if is_classic(engine):
-        found = engine.described("image", sorted(ids)) if ids else []  # the same plan each time
-        return {"blobs": [], "chains": [image["RootFS"]["Layers"] for image in found]}
-    known = recall(project, RECORDS)
-    return {"blobs": sorted({layer["digest"] for each in ids for layer in known.get(each, ())}), "chains": []}
+    found = engine.described("image", sorted(ids)) if ids else []  # the same plan each time
+    return {"blobs": [], "chains": [image["RootFS"]["Layers"] for image in found]}
 
 
 def layers_of(project: Project, image: str, stored: dict[str, Any]) -> Layers:
