@@ -364,14 +364,30 @@ def plan(names: list[str], keep: Versions, whose: str, lines: Sequence[lists.Lin
         contradiction(names, lines).stop()
         print(done.stdout)
         raise Problem(f"apt could not install the packages of {whose}", words="apt")
-    versions = dict(re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", done.stdout, re.MULTILINE))
-    return versions, re.findall(r"^(?:Remv|Purg) (\S+)", done.stdout, re.MULTILINE)
+    return changes(done.stdout)
 
 
 def ask(names: list[str], keep: Versions) -> subprocess.CompletedProcess[str]:
-    """Let apt say what it would install for packages, with the versions to `keep`."""
-    command = [*INSTALL, *preferred(keep), "--simulate", *names]
+    """Let apt say what it would install for packages, with the versions to `keep`.
+
+    It says so before it prints addresses; to simulate it all, as it also can, takes it seconds more.
+    """
+    command = [*INSTALL, *preferred(keep), "--quiet=1", "--verbose-versions", "--print-uris", *names]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def changes(said: str) -> tuple[Versions, list[str]]:
+    """The versions of the packages that apt says it would install, and the names of those that it would remove."""
+    versions: Versions = {}
+    removed: list[str] = []
+    for title, *lines in (part.splitlines() for part in re.split(r"^The following ", said, flags=re.MULTILINE)):
+        found = (match for line in lines if (match := re.match(r" +([\w.+-]+)\S* \((?:\S+ => )?(\S+)\)$", line)))
+        rows = {match[1]: match[2] for match in found}
+        if re.match(r"NEW packages|packages will be (upgraded|DOWNGRADED)", title):
+            versions |= rows
+        elif re.match(r"packages will be REMOVED", title):
+            removed += rows
+    return versions, removed
 
 
 def contradiction(names: list[str], lines: Sequence[lists.Line]) -> lists.Problems:
