@@ -9,7 +9,7 @@ from pyrlab.steps.pieces import Piece
 
 # Bytes; a package of this size or more gets a layer of its own while there are any. Python's have their bytecode.
 LARGE = {"Python": 12_000_000, "Debian": 4_000_000, "R": 4_000_000}
-SMALL = 500_000  # bytes; a package below that, as most that are added later, shares a layer with its like
+SMALL = 400_000  # bytes; a package below that, as most that are added later, shares a layer with its like
 LONG = 160  # characters of a layer's description
 
 
