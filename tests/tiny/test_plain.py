@@ -151,7 +151,7 @@ def test_docker_compose(tiny: Path, tmp_path: Path) -> None:
             assert answer.status == 200
         names = docker("ps", "--all", f"--filter=name={PROJECT}-", "--format={{.Names}}").split()
         assert names == [f"{PROJECT}-pylab"]
-        assert layers(f"pylab:{COMPOSED}") == layers(f"pylab:{HAND}")
+        assert tree(f"pylab:{COMPOSED}") == tree(f"pylab:{HAND}")
     finally:
         compose("down", "--volumes")
         remove_images(COMPOSED)

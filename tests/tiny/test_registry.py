@@ -147,7 +147,7 @@ CACHED = """
 FROM pyrlab-base:{}
 USER 0
 ARG NOW
-RUN --mount=type=cache,id=pyrlab-apt,target=/var/cache/apt,sharing=locked ls /var/cache/apt/archives >/names
+RUN --mount=type=cache,id=pyrlab,target=/opt,sharing=locked ls /opt/archives >/names
 FROM scratch
 COPY --from=0 /names /
 """
