@@ -40,6 +40,7 @@ HERE = Path(__file__).resolve().parent
 TAG = "bench"
 ARCHIVE = base.archive(CHECKOUT)
 docker = CHECKOUT.engine.run
+BOTH = "pull of pyrlab, where pylab and rlab are there, MB"
 BUMPED, ADDED = "duckdb", "cowsay"  # a large package and a small one, neither with dependencies
 STARTS = 3  # of a lab in each run: they take seconds, and a moment's load on the machine counts most there
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -80,6 +81,10 @@ class Pyrlab:
     def build(self) -> None:
         """Build what is necessary."""
         run("make", "build", *self.settings, cwd=self.checkout)
+
+    def build_both(self) -> None:
+        """Build the image that has Python and R."""
+        run("make", "build_pyrlab", *self.settings, cwd=self.checkout)
 
     def image(self, name: str) -> str:
         """The name of an image in the engine's store."""
@@ -187,17 +192,18 @@ class Registry:
         self.address, self.log, self.store = address, log, store
 
     def push(self, image: str, name: str) -> None:
-        """Push an image of the engine's store as `name`."""
+        """Push an image of the engine's store as `name`, as in pyrlab/rlab:clean."""
         docker("tag", image, f"{self.address}/{name}")
         docker("push", "--quiet", f"{self.address}/{name}")
         docker("image", "rm", f"{self.address}/{name}")
 
     def pulled(self, name: str) -> float:
-        """Pull `name` into the puller's store `name` before its colon; the megabytes that the registry sent."""
+        """Pull `name` into the puller's store of that way; the megabytes that the registry sent."""
         self.store.mkdir(exist_ok=True)
         before = len(self.log.read_text())
-        store = self.store / name.partition(":")[0]
-        run("skopeo", "copy", "--src-tls-verify=false", f"docker://{self.address}/{name}", f"oci:{store}:pulled")
+        way, _, image = name.partition("/")
+        target = f"oci:{self.store / way}:{image.replace(':', '-')}"
+        run("skopeo", "copy", "--src-tls-verify=false", f"docker://{self.address}/{name}", target)
         sent = 0
         for line in self.log.read_text()[before:].splitlines():
             entry = json.loads(line) if line.startswith("{") else {}
@@ -318,6 +324,20 @@ def measure_images(samples: Samples, pyrlab: Pyrlab, plain: Plain, floor: Floor)
                 note(samples, "from start to the first executed cell, s", way, executed)
 
 
+def measure_pulls(samples: Samples, registry: Registry, way: str) -> None:
+    """How much a puller fetches, who begins with nothing."""
+    shutil.rmtree(registry.store / way, ignore_errors=True)
+    for work, name in (
+        ("first pull of pylab", "pylab:clean"),
+        ("pull after one small package added", "pylab:added"),
+        ("pull after one large package bumped", "pylab:bumped"),
+        ("pull after one Debian package added", "pylab:tree"),
+        ("first pull of rlab besides", "rlab:clean"),
+        ("pull after one R package added", "rlab:docopt"),
+    ):
+        note(samples, f"{work}, MB", way, registry.pulled(f"{way}/{name}"))
+
+
 def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
     """Every work in every way, `runs` times in turns."""
     samples: Samples = {}
@@ -360,7 +380,8 @@ def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
                         len(made),
                     ]
                     clean[way] = made
-                    registry.push(subject.image("pylab"), f"{way}:clean")
+                    for lab in ("pylab", "rlab"):
+                        registry.push(subject.image(lab), f"{way}/{lab}:clean")
                 note(samples, "nothing changed, s", way, seconds(subject.build))
                 for work, more in (
                     ("one small package added", (older, ADDED)),
@@ -369,30 +390,38 @@ def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
                     list_packages(*more)
                     note(samples, f"{work}, s", way, seconds(subject.build))
                     if not isinstance(subject, Floor):
-                        registry.push(subject.image("pylab"), f"{way}:{work.split()[-1]}")
+                        registry.push(subject.image("pylab"), f"{way}/pylab:{work.split()[-1]}")
                 if not isinstance(subject, Floor):
-                    for work, path, package in (
-                        ("one R package of Debian's added", checkout / "r_packages.txt", "docopt"),
-                        ("one Debian package added", checkout / "base_debs.txt", "tree"),
+                    for work, path, package, lab in (
+                        ("one R package of Debian's added", checkout / "r_packages.txt", "docopt", "rlab"),
+                        ("one Debian package added", checkout / "base_debs.txt", "tree", "pylab"),
                     ):
                         before = path.read_text()
                         path.write_text(f"{before.rstrip()}\n{package}\n")
                         note(samples, f"{work}, s", way, seconds(subject.build))
+                        registry.push(subject.image(lab), f"{way}/{lab}:{package}")
                         path.write_text(before)
-                    shutil.rmtree(registry.store / way, ignore_errors=True)
-                    note(samples, "first pull of pylab, MB", way, registry.pulled(f"{way}:clean"))
-                    note(samples, "pull after one small package added, MB", way, registry.pulled(f"{way}:added"))
-                    note(samples, "pull after one large package bumped, MB", way, registry.pulled(f"{way}:bumped"))
+                    measure_pulls(samples, registry, way)
+                if isinstance(subject, Pyrlab):
+                    list_packages(older)
+                    subject.build()
+                    subject.build_both()
+                    registry.push(subject.image("pyrlab"), f"{way}/pyrlab:clean")
+                    note(samples, BOTH, way, registry.pulled(f"{way}/pyrlab:clean"))
             measure_images(samples, pyrlab, plain, floor)
     return samples, facts
 
 
-BARS = {  # ratios to the plain way, or to the floor where a bar says so
+BARS = {  # ratios to the plain way, or to the floor where a bar says so; of pyrlab alone a figure
     "clean build of all four images, s": ("plain", 0.22),
     "one small package added, s": ("plain", 0.02),
     "one R package of Debian's added, s": ("plain", 0.06),
     "one Debian package added, s": ("plain", 0.15),
+    "nothing changed, s": ("", 0.5),
     "pull after one small package added, MB": ("plain", 0.01),
+    "pull after one Debian package added, MB": ("plain", 0.01),
+    "pull after one R package added, MB": ("plain", 0.01),
+    BOTH: ("", 1),
     "pylab unpacked, MB": ("plain", 0.9),
     "rlab unpacked, MB": ("plain", 0.9),
     "from start to an answering JupyterLab, s": ("floor", 1.25),
@@ -436,8 +465,9 @@ def report(samples: Samples, facts: dict[str, Any], runs: int) -> str:
         medians = {way: statistics.median(values) for way, values in ways.items()}
         cells = [f"{medians[way]:,.1f}" if way in medians else "" for way in ("pyrlab", "plain", "floor")]
         other, bar = BARS.get(work, ("plain", None))
-        ratio = f"{medians['pyrlab'] / medians[other]:.3f} of {other}"
-        lines.append(f"| {work} | {' | '.join(cells)} | {ratio} | {f'≤ {bar}' if bar else ''} |")
+        ratio = f"{medians['pyrlab'] / medians[other]:.3f} of {other}" if other in medians else ""
+        unit = "" if other else f" {work.rpartition(', ')[2]}"
+        lines.append(f"| {work} | {' | '.join(cells)} | {ratio} | {f'≤ {bar}{unit}' if bar else ''} |")
     same = {way: "{} of {}".format(*numbers) for way, numbers in facts["identical layers"].items()}
     lines.append(f"| identical layers of clean builds | {same['pyrlab']} | {same['plain']} | | | all |")
     return "\n".join(lines) + "\n"
