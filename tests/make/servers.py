@@ -97,6 +97,10 @@ def serve_files(folder: Path, host: str = "127.0.0.1", page: str = "", private: 
                 return None
             return super().send_head()
 
+        def end_headers(self) -> None:
+            self.send_header("Cache-Control", "no-cache")  # a test changes files whenever it likes
+            super().end_headers()
+
         def log_message(self, *words: object) -> None:
             running.paths.append(self.path)
             running.agents.add(self.headers["User-Agent"])

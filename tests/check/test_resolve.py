@@ -1,0 +1,83 @@
+"""What lists resolve to, by uv itself and a small index: what is locked stays, and is not asked about."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyrlab.model.locked import Lock
+from pyrlab.model.problem import Problem
+from pyrlab.steps import resolve, wheels
+from servers import WebServer, serve_files
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
+    """An index of packages in the folder `served`, which uv knows nothing of yet."""
+    monkeypatch.setattr(wheels, "UV", [str(Path(sys.executable).with_name("uv"))])
+    monkeypatch.setattr(resolve, "RESOLVE", tmp_path / "resolve")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    (tmp_path / "served").mkdir()
+    with serve_files(tmp_path / "served") as server:
+        yield server
+
+
+def offer(folder: Path, name: str, version: str, *needs: str) -> None:
+    """Put a package into the index, which tells what it needs beside its file."""
+    place = folder / "served/simple" / name
+    place.mkdir(parents=True, exist_ok=True)
+    file = f"{name}-{version}-py3-none-any.whl"
+    about = "".join(f"Requires-Dist: {need}\n" for need in needs)
+    (place / file).touch()
+    (place / f"{file}.metadata").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{about}")
+    digest = hashlib.sha256(file.encode()).hexdigest()
+    with (place / "index.html").open("a") as page:
+        page.write(f'<a href="{file}#sha256={digest}" data-core-metadata="true">{file}</a>\n')
+
+
+def lock(folder: Path, index: WebServer, *lines: str) -> dict[str, str]:
+    """What is locked for some lines, in the place of what was locked before."""
+    (folder / "jupyter.txt").touch()
+    (folder / "requirements.txt").write_text("\n".join([f"--index-url {index.url}/simple", *lines]))
+    paths = [folder / "jupyter.txt", folder / "requirements.txt"]
+    previous = folder / "requirements.lock"
+    previous.touch()
+    sections = ["Python.jupyter", "Python.requirements"]
+    resolve.lock(paths, folder / "base_debs.txt", sections, [], previous).write(previous)
+    return Lock.read(previous).versions("Python")
+
+
+def test_what_is_locked(tmp_path: Path, index: WebServer) -> None:
+    """One package more asks the index for that, and for what it needs; what is locked stays."""
+    offer(tmp_path, "aside", "1.0")
+    assert lock(tmp_path, index, "aside") == {"aside": "1.0"}
+    offer(tmp_path, "aside", "2.0")
+    offer(tmp_path, "new", "1.0", "needed")
+    offer(tmp_path, "needed", "1.0")
+    index.paths.clear()
+    assert lock(tmp_path, index, "aside", "new") == {"aside": "1.0", "needed": "1.0", "new": "1.0"}
+    asked = {path.split("/")[2] for path in index.paths if path.count("/") > 2}
+    assert {"new", "needed"} <= asked
+    assert "aside" not in asked
+
+
+def test_what_must_move(tmp_path: Path, index: WebServer) -> None:
+    """What cannot stay as it is locked becomes the newest that will do, and not the newest that uv has heard of."""
+    for version in ("1.0", "1.5"):
+        offer(tmp_path, "old", version)
+    assert lock(tmp_path, index, "old") == {"old": "1.5"}
+    assert lock(tmp_path, index, "old<1.5") == {"old": "1.0"}
+    offer(tmp_path, "old", "2.0")
+    assert lock(tmp_path, index, "old>=1.2") == {"old": "2.0"}
+
+
+def test_what_is_not_there(tmp_path: Path, index: WebServer) -> None:
+    """A name that the index does not have is refused with its line, whatever is locked."""
+    offer(tmp_path, "old", "1.0")
+    lock(tmp_path, index, "old")
+    with pytest.raises(Problem, match=r"requirements\.txt line 3: the Python index has no package named 'another'"):
+        lock(tmp_path, index, "old", "another")
