@@ -54,9 +54,9 @@ def unseal(text: str) -> tuple[Made, str] | None:
         fields = parsed(header[1]).get("made", {})
     elif header := MADE_BEFORE.match(text):
         fields = dict(zip(("inputs", "content", "lists", "on"), header.groups(default=""), strict=True))
-    if not header or digest(text[header.end() :]) != fields.pop("content", ""):
+    if not header or digest(text[header.end() :]) != fields.get("content"):
         return None
-    return Made(**fields), text[header.end() :]
+    return Made(*(fields.get(name, "") for name in ("inputs", "lists", "on"))), text[header.end() :]
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -177,8 +177,7 @@ def pinned(text: str) -> Packages:
     needs: dict[str, set[str]] = {}
     for block in re.findall(r"^[\w.].*\n(?:[ \t]+.*\n)*", text, re.MULTILINE):
         pin = PIN.match(block.partition("\n")[0])
-        if not pin:
-            continue
+        assert pin, block
         name = canonical(pin[1])
         index = re.search(r"^\s+# from (\S+)$", block, re.MULTILINE)
         for other in re.findall(r"^\s+#(?: via)?\s+([\w.-]+)$", block, re.MULTILINE):
