@@ -373,7 +373,8 @@ def ask(names: list[str], keep: Versions) -> subprocess.CompletedProcess[str]:
     It says so before it prints addresses; to simulate it all, as it also can, takes it seconds more.
     """
     command = [*INSTALL, *preferred(keep), "--quiet=1", "--verbose-versions", "--print-uris", *names]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}  # its sentences are read, whatever language the Python image has
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def changes(said: str) -> tuple[Versions, list[str]]:
