@@ -69,6 +69,6 @@ def locking(table: Table, lock: str) -> dict[str, str]:
     return {
         "LISTS": ",".join(table.files_of(lock)),
         "BELOW": " ".join(",".join(table.files_of(other)) for other in table.rests_on(lock)),
-        "SECTIONS": ",".join(f"{each.ecosystem}.{each.name}" for each in own),
+        "SECTIONS": ",".join(each.section for each in own),
         "ALSO": " ".join(path for other in same for path in table.files_of(other)),
     }

@@ -100,7 +100,7 @@ def inputs_of(project: Project, name: str) -> dict[str, str]:
         content = locks.Lock.read(table, project.staged, each.lock).content
         if each.ecosystem == "Python":  # whose lock may have the packages of another image's list
             sections = locked.sections(content)
-            content = sections[""] + sections.get(f"Python.{each.name}", "")
+            content = sections[""] + sections.get(each.section, "")
         inputs[f"{each.lock}.lock"] = locked.digest(content)
     for setting in chain.from_iterable(locks.SETTINGS.get(each.ecosystem, ()) for each in table[name].lists):
         if value := project.parameter(setting):

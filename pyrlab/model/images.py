@@ -37,6 +37,11 @@ class List:
     besides: str = ""  # a list of pyrlab's own, of what is needed whatever the user's says
 
     @property
+    def section(self) -> str:
+        """Where its packages stand in a lock of Python's, which may have those of several lists."""
+        return f"{self.ecosystem}.{self.name}"
+
+    @property
     def files(self) -> list[str]:
         """All files that it consists of."""
         return [path for path in (self.besides, self.file) if path]

@@ -59,7 +59,7 @@ def write(folder: Path, checkout: Checkout, image: str, **known: Any) -> None:
     plan = {
         "image": image,
         "debian": [path for each in own if each.ecosystem == "Debian" for path in each.files],
-        "wheels": [[f"{each.lock}.lock", f"{each.ecosystem}.{each.name}", each.file] for each in family],
+        "wheels": [[f"{each.lock}.lock", each.section, each.file] for each in family],
         "own_wheels": len(of_python(own)),
         "r": next((each.file for each in own if each.ecosystem == "R"), ""),
         "counts": counts(own),
