@@ -144,11 +144,14 @@ class Resolver:
 
     def resolve(self, names: list[str], output: Path, *options: str | Path) -> Run:
         """Resolve the lists `names` to `output`, or stop with a sentence on each line that is in the way."""
-        problems = self.asked.problems
         while (run := self.run(names, "--output-file", output, *options)).returncode:
-            self.diagnose(run.stderr, problems)
-        check_extras(run.stderr, self.packages, problems)
-        problems.stop()
+            self.diagnose(run.stderr, self.asked.problems)
+        return self.checked(run)
+
+    def checked(self, run: Run) -> Run:
+        """What has resolved, or stop with a sentence on each line that is wrong all the same."""
+        check_extras(run.stderr, self.packages, self.asked.problems)
+        self.asked.problems.stop()
         return run
 
     def resolve_new(self, before: Packages, output: Path, *options: str | Path) -> Run | None:
@@ -156,21 +159,17 @@ class Resolver:
 
         Of what is locked uv knows enough: to ask an index for news of some hundred packages may take long.
         """
-        draft, new, known = output.read_text(), RESOLVE / "new.txt", {*map(name_of, before)}
-        self.write()
-        new.write_text("".join(f"{p.text}\n" for p in [*self.own.packages, *self.packages] if p.name not in known))
-        if not before or (
-            new.stat().st_size and self.run([new.name], "--output-file=new.lock", "--constraints", output).returncode
-        ):
+        draft, known = output.read_text(), {*map(name_of, before)}
+        new = [package.text for package in [*self.own.packages, *self.packages] if package.name not in known]
+        (RESOLVE / "new.txt").write_text("".join(f"{line}\n" for line in new))
+        if new and self.run(["new.txt"], "--output-file=new.lock", "--constraints", output).returncode:
             return None
         run = self.run([*BOTH], "--output-file", output, "--offline", *options)
-        found = {} if run.returncode else pinned(EVERYWHERE.sub("", output.read_text()))
-        if any(found[key].version != before[key].version for key in found.keys() & before.keys()) or not found:
+        found = {} if run.returncode else resolved(output)
+        if not found or any(found[key].version != before[key].version for key in found.keys() & before.keys()):
             output.write_text(draft)
             return None
-        check_extras(run.stderr, self.packages, self.asked.problems)
-        self.asked.problems.stop()
-        return run
+        return self.checked(run)
 
     def diagnose(self, stderr: str, problems: Problems, alone: bool = False) -> None:
         """Note what uv's words say is wrong, and take out the lines that are, or do what helps.
@@ -267,6 +266,11 @@ class Resolver:
             if not self.run(["one.txt"], *options, universal=False).returncode:
                 return f"is for {system} only; take it out, or say so after it: ; sys_platform == '{SYSTEMS[system]}'"
         return nothing
+
+
+def resolved(output: Path) -> Packages:
+    """The packages that uv has written to a file, without the condition that all of them have."""
+    return pinned(EVERYWHERE.sub("", output.read_text()))
 
 
 def hint(name: str, problem: str) -> str:
@@ -393,11 +397,12 @@ def lock(paths: list[Path], base_debs: Path, sections: list[str], below: list[Pa
         debs.install(["git"], requirements.name)
     there = [Lock.read(path) for path in below]
     resolver = Resolver(own, asked, base_debs, there)
-    run = None if upgrade or asked.problems.found else resolver.resolve_new(before, draft, "--generate-hashes")
+    may_stay = before and not upgrade and not asked.problems.found
+    run = resolver.resolve_new(before, draft, "--generate-hashes") if may_stay else None
     run = run or resolver.resolve([*BOTH], draft, "--generate-hashes", *upgrade)
     note_yanked(run.stderr, asked.packages)
     own_indexes = {each.rstrip("/") for name in INDEXES for each in asked.options.get(name, ())}
-    found = named_by(own_indexes, requirements.parent, pinned(EVERYWHERE.sub("", draft.read_text())))
+    found = named_by(own_indexes, requirements.parent, resolved(draft))
     found = check_hashes(asked.packages, found)
     note_cuda(resolver, found, before, draft)
     known = {name_of(key) for each in there for key in each.of("Python")}
@@ -407,7 +412,7 @@ def lock(paths: list[Path], base_debs: Path, sections: list[str], below: list[Pa
         # Of this uv has just heard all there is to know, but for an index that lets nothing be kept, as devpi.
         if resolver.run(["jupyter.txt"], "--output-file", output, "--constraints", draft, "--offline").returncode:
             resolver.resolve(["jupyter.txt"], output, "--constraints", draft)
-        shared = {name_of(key) for key in pinned(output.read_text())}
+        shared = {name_of(key) for key in resolved(output)}
     packages: dict[str, Packages] = {section: {} for section in sections}
     for key, locked in found.items():
         if name_of(key) not in known:
