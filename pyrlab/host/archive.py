@@ -62,7 +62,6 @@ def make(image: Image, now: Session) -> None:
     image.why = outdated(project, image)
     if not image.before or image.before["Id"] != new["Id"]:
         image.new = new
-    now.beside.submit(engine.run, "image", "rm", packages, check=False)
     image.seconds = time.monotonic() - started
     store.remember(project, RECORDS, new["Id"], image.inputs)
 

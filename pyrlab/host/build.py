@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from pyrlab.host import locks
 from pyrlab.host.archive import make
@@ -63,8 +64,9 @@ def build_images(names: list[str], now: Session, approve: Approve, asked: bool) 
         for image in built:
             if outdated(project, image):
                 make(image, now)
-        lists = now.beside.submit(package_lists, project.engine, built)
-        try_labs(built, now)
+        with ThreadPoolExecutor(1) as beside:
+            lists = beside.submit(package_lists, project.engine, built)
+            try_labs(project, built, now.progress)
         approve(built)
         publish(now, built, lists.result(), asked)
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,7 +25,6 @@ class Session:
     python: str  # the identity of the Python image
     progress: Progress
     environment: dict[str, str]
-    beside: ThreadPoolExecutor  # does what the builds need not wait for, and is waited for at the end
 
 
 @contextmanager
@@ -38,8 +36,8 @@ def session(project: Project, source: str, python: str) -> Iterator[Session]:
     shutil.rmtree(project.cache / LISTS, ignore_errors=True)
     project.checkout.stage(project.cache / LISTS)
     environment = {"PYTHON": source, "PYTHON_IMAGE": python, "LOCKS": str(project.staged)}
-    with ThreadPoolExecutor() as beside, Progress([*project.table], project.cache / "build.log") as progress:
-        yield Session(project, python, progress, environment | build_environment(project), beside)
+    with Progress([*project.table], project.cache / "build.log") as progress:
+        yield Session(project, python, progress, environment | build_environment(project))
 
 
 @contextmanager

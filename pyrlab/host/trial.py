@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from itertools import chain
 
 from pyrlab.host import locks, owner
+from pyrlab.host.progress import Progress
 from pyrlab.host.project import Project
-from pyrlab.host.session import Session
 from pyrlab.host.state import Image
 from pyrlab.model.problem import Problem
 
@@ -18,23 +18,23 @@ OPTIONS = ("--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges
 TRIAL = ("/opt/venv/bin/python", "-I", "/etc/jupyter/trial.py")
 
 
-def try_labs(images: list[Image], now: Session) -> None:
+def try_labs(project: Project, images: list[Image], progress: Progress) -> None:
     """Start each new lab once; raises Problem where one does not work."""
-    new = {image.name: image.tag for image in images if image.new and image.name in now.project.table.labs}
+    new = {image.name: image.tag for image in images if image.new and image.name in project.table.labs}
     if not new:
         return
-    now.progress.erase()
+    progress.erase()
     why = ", ".join(dict.fromkeys(chain.from_iterable(image.why for image in images if image.new)))
-    shown, more = locks.listed(locks.staged_changes(now.project), 5)
-    start_once(new, f"{shown}{more}" or why, now)
+    shown, more = locks.listed(locks.staged_changes(project), 5)
+    start_once(project, new, f"{shown}{more}" or why)
 
 
-def start_once(labs: Mapping[str, str], changed: str, now: Session) -> None:
+def start_once(project: Project, labs: Mapping[str, str], changed: str) -> None:
     """Start the images `labs`, by lab, side by side, and let every kernel run a cell.
 
     Raises Problem, which also says what has `changed`, where that fails; the end of the lab's log is printed first.
     """
-    project, engine = now.project, now.project.engine
+    engine = project.engine
     remove(project)  # of a build that was killed
     try:
         own = [f"--label={label}" for label in owner.labels(project)]
@@ -61,7 +61,7 @@ def start_once(labs: Mapping[str, str], changed: str, now: Session) -> None:
                     f"were; this has changed: {changed}"
                 )
     finally:
-        now.beside.submit(remove, project)
+        remove(project)
 
 
 def remove(project: Project) -> None:
