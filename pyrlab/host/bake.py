@@ -29,8 +29,8 @@ NO_HISTORY = "DeadlineExceeded"
 GONE = "error reading from server|Cannot connect to the Docker daemon|error during connect|unexpected EOF"
 STUMBLE = rf"{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
 # In BuildKit's words about what pyrlab's steps have made, which no later build can use.
-USED_UP = re.compile("/run.sh (image|check|manifest|resolve|debs|r) |/pyrlab/(archive|manifest|files|lock)/")
-MANY = 30  # builds after which that is removed: to look for it takes seconds, and each leaves some records
+USED_UP = re.compile("/run.sh (image|check|manifest|resolve|debs|r) |/pyrlab/((archive|manifest|files|lock)/|files.sh)")
+MANY = 120  # layers that builds started from, after which that is removed: it takes some 20 ms a layer
 WAITING = "waiting for another build of yours"
 PAUSE = 5  # seconds, for what keeps it busy to get on
 
@@ -42,11 +42,12 @@ def bake(
     environment: dict[str, str],
     done: Callable[[], bool] = lambda: False,
     take: Callable[[IO[bytes]], None] | None = None,
+    layers: int = 1,
     attempts: int = 5,
 ) -> None:
     """Run bake on `targets`; raises Problem with the sentence of pyrlab's own tools where one failed.
 
-    What it writes to its output, `take` is given as a stream.
+    What it writes to its output, `take` is given as a stream. `layers` is the number of those that it starts from.
 
     Where BuildKit itself stumbled, it is asked again: what is done by then counts. It is not where it has no history to
     show, and `done` says that nothing else is wanting.
@@ -55,7 +56,7 @@ def bake(
     merged = {**project.environment, **environment, "BUILDX_NO_DEFAULT_LOAD": "1", "BUILDX_GIT_INFO": "false"}
     pipe = subprocess.PIPE if take else None
     command, streams = [*BAKE, *targets], {"stdout": pipe, "stderr": subprocess.PIPE}
-    with turn(project.engine), project.engine.open(*command, environment=merged, **streams) as process:
+    with turn(project.engine, layers), project.engine.open(*command, environment=merged, **streams) as process:
         assert process.stderr is not None
         with ThreadPoolExecutor(1) as beside:
             taken = beside.submit(take, process.stdout) if take and process.stdout else None
@@ -72,16 +73,17 @@ def bake(
                 await_engine(project)
             progress.forget(STUMBLE)
             progress.log.write(f"--- again: {' '.join(targets)}\n")
-            bake(project, targets, progress, environment, done, take, attempts - 1)
+            bake(project, targets, progress, environment, done, take, layers, attempts - 1)
             return
         raise progress.failure() if process.returncode or not untaken else untaken
 
 
 @contextmanager
-def turn(engine: Engine) -> Iterator[None]:
+def turn(engine: Engine, layers: int = 1) -> Iterator[None]:
     """Wait until this user's other builds have ended: the engine may panic where two share steps.
 
-    The file that they wait for grows by a byte with each, and is emptied after MANY, when what they left is removed.
+    The file that they wait for grows by a byte with each of `layers`, those that the build starts from. It is emptied
+    where there are MANY, when what the builds left is removed.
     """
     with (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a") as lock:
         try:
@@ -92,15 +94,15 @@ def turn(engine: Engine) -> Iterator[None]:
         if os.fstat(lock.fileno()).st_size >= MANY:
             forget_steps(engine)
             lock.truncate(0)
-        lock.write(".")
+        lock.write("." * layers)
         yield
 
 
 def forget_steps(engine: Engine) -> None:
     """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from.
 
-    It would fill the disk until BuildKit's own bound; and engines before 27.4 do not start any more where some hundred
-    images of many layers are known, since they look up each layer once for each one above it (moby/moby#48569).
+    It would fill the disk until BuildKit's own bound. And when they start, engines before 27.4 look up each layer once
+    for each one above it, and give up after 20 s (moby/moby#48569): some eight images of sixty layers are too many.
     """
     if ids := used_up(engine.run("buildx", "du", "--verbose", check=False)):
         engine.run("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"', check=False)

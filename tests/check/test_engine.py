@@ -19,7 +19,7 @@ BOTH = [{"Name": "buildx", "Version": "v0.13.1"}, {"Name": "compose", "Version":
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """PATH of a machine without an engine, and without its socket."""
-    folder = make_path(tmp_path / "bin", "cat", "seq", "sleep", "test", "true", "uname")
+    folder = make_path(tmp_path / "bin", "cat", "sleep", "test", "timeout", "true", "uname")
     monkeypatch.setattr(faults, "SOCKET", str(tmp_path / "docker.sock"))
     return folder
 
@@ -132,15 +132,23 @@ def test_no_root(path: Path) -> None:
     not Path("/etc/debian_version").exists() or Path("/run/systemd/system").exists(),
     reason="this needs Debian or Ubuntu without systemd",
 )
-def test_engine_that_ends(path: Path, tmp_path: Path) -> None:
-    """An engine that ends as soon as it is started is started once, and its last word is shown."""
+@pytest.mark.parametrize(
+    ("word", "starts", "said"),
+    [
+        ("failed to start daemon: no such thing", 1, "ends as soon as it is started: failed to start daemon: "),
+        ("context deadline exceeded", 3, "gives up looking through its build cache, which engines before 27.4 "),
+    ],
+    ids=["anything", "its cache"],
+)
+def test_engine_that_ends(path: Path, tmp_path: Path, word: str, starts: int, said: str) -> None:
+    """An engine that ends is started again only where that may help, and what it ends of is said."""
     write_script(path / "id", "#!/bin/sh\necho 0\n")
     write_script(path / "docker", "#!/bin/sh\nexit 1\n")
     write_script(path / "setsid", f'#!/bin/sh\necho start >>{tmp_path}/starts\nexec "$@"\n')
-    write_script(path / "dockerd", "#!/bin/sh\necho failed to start daemon: no such thing >&2\nexit 1\n")
+    write_script(path / "dockerd", f"#!/bin/sh\necho {word} >&2\nexit 1\n")
     (path / "sh").unlink()  # which writes, as tail reads, the log of this machine's engine
     write_script(path / "sh", f'#!/bin/sh\nexec /bin/sh "$1" "$2" {tmp_path}/log\n')
-    write_script(path / "tail", f"#!/bin/sh\nexec cat {tmp_path}/log\n")
+    write_script(path / "tail", f"#!/bin/sh\nexec /usr/bin/tail -n 1 {tmp_path}/log\n")
     run = run_script(path)
-    assert "pyrlab: the engine ends as soon as it is started: failed to start daemon: no such thing\n" in run.stderr
-    assert (tmp_path / "starts").read_text() == "start\n"
+    assert f"pyrlab: the engine {said}" in run.stderr
+    assert (tmp_path / "starts").read_text() == "start\n" * starts
