@@ -40,7 +40,7 @@ from checkout import (
 )
 from host import Host, run_host
 from left import left_behind
-from pyrlab.host import base, state
+from pyrlab.host import bake, base, state
 from pyrlab.host.project import Project
 from servers import Squid, free_port, serve_files, serve_squid
 
@@ -105,11 +105,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Remove the tiny images, once no worker needs them any more; fail where anything else is left on the engine."""
+    """Remove the tiny images and their steps, which no test needs any more; fail where anything else is left."""
     if not tries_engine(session.config):
         return
     if any(lane in argument for argument in session.config.args for lane in ("tiny", "prove")):
         remove_images(CHANGED, TINY)
+        bake.forget_steps(CHECKOUT.engine)
     session.config.stash[LEFT] = left_behind(session.config.stash[BEFORE])
     if session.config.stash[LEFT]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -52,7 +52,7 @@ def in_rlab(command: str) -> str:
 
 
 FORGET = """
-FROM rlab:{}
+FROM pyrlab-base:{}
 USER 0
 ARG NOW
 RUN --mount=type=cache,id=pyrlab,target=/opt,sharing=locked \\
