@@ -446,7 +446,7 @@ def report(samples: Samples, facts: dict[str, Any], runs: int) -> str:
     lines = [
         "# What pyrlab costs, measured",
         "",
-        f"Medians of {runs} runs, written by `make bench` on {date.today()}.",
+        f"{f'Medians of {runs} runs' if runs > 1 else 'One run'}, written by `make bench` on {date.today()}.",
         f"{machine()}.",
         "",
         "* **pyrlab**: `make build`.",

@@ -55,8 +55,14 @@ def make(image: Image, now: Session) -> None:
     else:
         raise Problem(str(engine.fault() or store.refusal(said["words"])))
     (project.cache / PLAN / "lines.json").write_text(json.dumps(said["lines"]))
-    checked, layers = lambda: engine.inspect("image", beside) is not None, len(said["layers"])
-    bake(project, ["checked"], now.progress, environment, checked, layers=layers)
+    bake(
+        project,
+        ["checked"],
+        now.progress,
+        environment,
+        done=lambda: engine.inspect("image", beside) is not None,
+        layers=len(said["layers"]),
+    )
     new = engine.inspect("image", beside)
     assert new
     store.remember(project, store.RECORDS, new["Id"], said["layers"])

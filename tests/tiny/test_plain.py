@@ -29,6 +29,7 @@ from pyrlab.host import contents
 from pyrlab.host.bake import turn
 from pyrlab.host.base import LABEL
 from pyrlab.host.online import build_environment
+from pyrlab.model.problem import Problem
 from servers import free_port
 
 HAND = f"{TINY}-hand"  # the tag of images that docker build makes
@@ -110,12 +111,14 @@ def test_docker_build(name: str) -> None:
 @pytest.mark.usefixtures("by_hand")
 @pytest.mark.parametrize("name", NAMES)
 def test_how_it_is_run(name: str) -> None:
-    """The image is run as make's; it does not claim to know which Python image it starts from."""
+    """The image is run as make's; it knows neither which Python image it starts from nor its packages, and says so."""
     ours, theirs = (settings(f"{name}:{tag}", docker) for tag in (TINY, HAND))
     labels = ours["Labels"]
     assert isinstance(labels, dict)
     assert labels.pop(LABEL).startswith("Debian ")
     assert theirs == ours
+    with pytest.raises(Problem, match="has no manifest, as what docker build makes alone; make build gives it one"):
+        contents.manifest_of(CHECKOUT.engine, f"{name}:{HAND}")
 
 
 @pytest.mark.usefixtures("by_hand")
