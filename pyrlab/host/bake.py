@@ -83,7 +83,7 @@ def turn(engine: Engine, layers: int = 1) -> Iterator[None]:
     """Wait until this user's other builds have ended: the engine may panic where two share steps.
 
     The file that they wait for grows by a byte with each of `layers`, those that the build starts from. It is emptied
-    where there are MANY, when what the builds left is removed.
+    where there are MANY, when what the builds left is removed; so it is where the file is new, as after a restart.
     """
     with (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a") as lock:
         try:
@@ -91,7 +91,7 @@ def turn(engine: Engine, layers: int = 1) -> Iterator[None]:
         except BlockingIOError:
             print(f"{'build':<12} {WAITING}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.fstat(lock.fileno()).st_size >= MANY:
+        if not 0 < os.fstat(lock.fileno()).st_size < MANY:
             forget_steps(engine)
             lock.truncate(0)
         lock.write("." * layers)

@@ -22,19 +22,33 @@ def stumbling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
     """A checkout where every build ends like that, waits for no other of this user, and is noted."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(bake, "PAUSE", 0)
-    write_script(tmp_path / "docker", f"#!/bin/sh\necho >>builds; echo '{WORDS}' >&2; exit 1\n")
+    write_script(tmp_path / "docker", f"#!/bin/sh\necho $2 >>asked; echo '{WORDS}' >&2; exit 1\n")
     return Project(tmp_path, {"PATH": f"{tmp_path}"})
+
+
+def asked(project: Project) -> list[str]:
+    """The commands of Buildx that were asked for."""
+    return (project.root / "asked").read_text().split()
 
 
 def test_all_is_there(stumbling: Project) -> None:
     """Nothing is built again that is there."""
     with Progress([], stumbling.root / "log") as progress:
         bake.bake(stumbling, ["pylab"], progress, {}, done=lambda: True)
-    assert (stumbling.root / "builds").read_text() == "\n"
+    assert asked(stumbling).count("bake") == 1
 
 
 def test_something_is_wanting(stumbling: Project) -> None:
     """What is not there is asked for again, a few times, and then the user reads why."""
     with Progress([], stumbling.root / "log") as progress, pytest.raises(Problem, match="DeadlineExceeded"):
         bake.bake(stumbling, ["pylab"], progress, {}, attempts=3)
-    assert (stumbling.root / "builds").read_text() == "\n\n\n"
+    assert asked(stumbling).count("bake") == 3
+
+
+def test_what_builds_leave(stumbling: Project) -> None:
+    """It is looked for at the first build after the machine's start, and then where it may be much."""
+    looked = []
+    for layers in (bake.MANY - 1, 1, 1, bake.MANY, 1):
+        with bake.turn(stumbling.engine, layers):
+            looked.append(asked(stumbling).count("du"))
+    assert looked == [1, 1, 2, 2, 3]
