@@ -60,7 +60,7 @@ log=/var/log/dockerd.log
 start_dockerd() { as_root sh -c 'setsid dockerd >>"$0" 2>&1 </dev/null & echo $!' "$log"; }
 
 start_engine() {
-  local since=$SECONDS dockerd='' starts=1 last
+  local deadline=$((SECONDS + 90)) dockerd='' starts=1 last
   if [ -d /run/systemd/system ]; then
     as_root systemctl enable --now docker
   else
@@ -76,7 +76,7 @@ start_engine() {
         "it has many layers (moby/moby#48569); update it, or remove the cache, then try again: rm -r /var/lib/docker/buildkit"
       starts=$((starts + 1)) dockerd=$(start_dockerd)
     fi
-    [ "$((SECONDS - since))" -lt 90 ] || die "the engine did not answer within $((SECONDS - since)) s; look at $log or journalctl -u docker"
+    [ "$SECONDS" -lt "$deadline" ] || die "the engine did not answer within 90 s; look at $log or journalctl -u docker"
     sleep 0.5
   done
 }

@@ -135,8 +135,17 @@ def test_no_root(path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "starts", "said"),
     [
-        ("failed to start daemon: no such thing", 1, "ends as soon as it is started: failed to start daemon: "),
-        ("context deadline exceeded", 3, "gives up looking through its build cache, which engines before 27.4 "),
+        (
+            "failed to start daemon: no such thing",
+            1,
+            "ends as soon as it is started: failed to start daemon: no such thing",
+        ),
+        (
+            "context deadline exceeded",
+            3,
+            "gives up looking through its build cache, which engines before 27.4 do where it has many layers "
+            "(moby/moby#48569); update it, or remove the cache, then try again: rm -r /var/lib/docker/buildkit",
+        ),
     ],
     ids=["anything", "its cache"],
 )
@@ -150,5 +159,5 @@ def test_engine_that_ends(path: Path, tmp_path: Path, word: str, starts: int, sa
     write_script(path / "sh", f'#!/bin/sh\nexec /bin/sh "$1" "$2" {tmp_path}/log\n')
     write_script(path / "tail", f"#!/bin/sh\nexec /usr/bin/tail -n 1 {tmp_path}/log\n")
     run = run_script(path)
-    assert f"pyrlab: the engine {said}" in run.stderr
+    assert f"pyrlab: the engine {said}\n" in run.stderr
     assert (tmp_path / "starts").read_text() == "start\n" * starts

@@ -62,11 +62,12 @@ def test_clean_build_agrees(clean: Clean, name: str, tmp_path: Path) -> None:
 
 
 def test_what_the_build_cache_keeps(clean: Clean) -> None:
-    """Once there were many builds the engine has the tools for the next one, and no layer that others started from."""
+    """Once there were many builds the engine has the tools for the next one, and nothing of what none can use."""
     assert bake.used_up(clean.host.docker("buildx", "du", "--verbose"))
     tidy = "import os\nfrom pathlib import Path\nfrom pyrlab.host import bake, engine\n"
-    many = "for _ in range(bake.MANY + 1):\n with bake.turn(engine.Engine(Path(), os.environ)): pass"
+    many = "for layers in (bake.MANY, 1):\n with bake.turn(engine.Engine(Path(), os.environ), layers): pass"
     assert clean.host.run("python3", "-c", tidy + many, cwd=clean.checkout).returncode == 0
     records = clean.host.docker("buildx", "du", "--verbose")
+    assert bake.used_up(records) == set()
     assert [text for text, _ in bake.cache_records(records).values() if "Description:" not in text] == []  # layers
     assert [record for record in build_records("tools.sh", clean.host.docker) if "cached mount" not in record]
