@@ -73,9 +73,14 @@ def absent(environment: Mapping[str, str], what: str) -> Finding:
 
 
 def no_answer(engine: Engine) -> Finding:
-    """Why no engine answers: one that does not talk to this user, a wrong address, one that is ill, none at all."""
+    """Why no engine answers: one that does not talk to this user or is elsewhere, one that is ill, none at all."""
     address = engine.ask("context", "inspect", "--format", "{{.Endpoints.docker.Host}}") or ""
     refused = knock(address)
+    own = f"unix://{engine.environment.get('XDG_RUNTIME_DIR') or f'/run/user/{os.getuid()}'}/docker.sock"
+    if refused and address == f"unix://{SOCKET}" and not engine.environment.get("DOCKER_HOST") and knock(own) is None:
+        what = f"no engine answers you at {address}, but your own rootless one does at {own}"
+        create = f"docker context create rootless --docker host={own}"  # an ssh of make tunnel heeds it, too
+        return Finding("engine", what, f"{create}; docker context use rootless")
     if isinstance(refused, PermissionError) and address == f"unix://{SOCKET}":
         what = f"the engine at {address} answers root and the group docker only"
         return Finding("engine", what, 'sudo usermod -aG docker "$USER", and then newgrp docker or log in again')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,20 @@ def test_another_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = fault(path)
     assert not found.absent
     assert found.mend.startswith("start Docker Desktop or what else you have, or install one, see https://")
+
+
+def test_own_rootless_engine(path: Path, tmp_path: Path) -> None:
+    """Where docker looks for root's engine, a user whose own runs is told its address, and none is installed."""
+    script = f"""#!/bin/sh\nif [ "$1" = context ]; then echo unix://{tmp_path}/docker.sock; fi\n"""
+    write_script(path / "docker", script)
+    (tmp_path / "run").mkdir()
+    own = f"{tmp_path}/run/docker.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(own)
+        listener.listen()
+        found = fault(path, XDG_RUNTIME_DIR=f"{tmp_path}/run")
+    assert not found.absent
+    assert found.mend == f"docker context create rootless --docker host=unix://{own}; docker context use rootless"
 
 
 def test_podman(path: Path) -> None:
