@@ -302,8 +302,10 @@ def list_labs(project: Project) -> None:
     """Print this user's running labs: name, URL, notebooks, memory."""
     engine = project.engine
     names = engine.run("ps", *own_labs(owner.name()), "--format", "{{.Names}}").split()
-    stats = engine.run("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
-    memories = dict(line.split("\t", 1) for line in stats)
+    memories = {}
+    if engine.run("info", "--format", "{{.CgroupDriver}}").strip() != "none":  # with which they are the machine's
+        stats = engine.run("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
+        memories = dict(line.split("\t", 1) for line in stats)
     found = [Running.of(container) for name in sorted(names) if (container := engine.inspect("container", name))]
     if not found:
         print(f"no lab runs; start one with {' or '.join(f'make {lab}' for lab in project.table.labs)}")
