@@ -335,6 +335,8 @@ def settle(environment: Mapping[str, str]) -> tuple[dict[str, str], Path]:
     asked = Path(environment.get("HOME") or HOME)
     home = writable_home(HOME if asked == Path("/") else asked)
     changes["HOME"] = str(home)
+    if os.getuid() == 0:
+        writable(home / ".cache")  # which pip does not use, and warns each time, where its nearest folder is not root's
     if own_name() is None:
         changes["USER"] = changes["LOGNAME"] = "jovyan"  # enough for getpass
         log("INFO", f"uid {os.getuid()} has no name; where that matters, add --tmpfs /var/lib/extrausers:mode=1777.")

@@ -117,6 +117,13 @@ def test_home(tmp_path: Path, heard: list[str]) -> None:
     assert heard == []
 
 
+def test_cache_of_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root, as whom a lab runs on a rootless engine, has a cache of its own in jovyan's home: pip uses no other."""
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    contract.settle({"HOME": str(tmp_path)})
+    assert (tmp_path / ".cache").is_dir()
+
+
 def test_no_home(tmp_path: Path, heard: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the home cannot be written there is another one, and a sentence that says so and what to do."""
     monkeypatch.setattr(contract, "TEMPORARY", (str(tmp_path / "full" / "no"), str(tmp_path)))
