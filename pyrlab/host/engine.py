@@ -79,6 +79,11 @@ class Engine:
             return {}
         return found
 
+    @property
+    def rootless(self) -> bool:
+        """Whether it runs as an ordinary user, whom it shows to containers as root, in a network of its own."""
+        return "name=rootless" in self.run("info", "--format", "{{.SecurityOptions}}")
+
     def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
         """What the engine knows of an image, container or volume, None where there is none."""
         found = self.described(kind, [name])

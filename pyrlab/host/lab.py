@@ -133,8 +133,8 @@ class Lab:
         What the lab writes there belongs to whoever typed make. Root's folder is shown to jovyan as his own, so
         that the lab need not be root; where the system cannot do that, it is root without any capability.
         """
-        if "name=rootless" in self.project.engine.run("info", "--format", "{{.SecurityOptions}}"):
-            return files, "0:0"  # a rootless engine maps its user to root
+        if self.project.engine.rootless:
+            return files, "0:0"
         if os.getuid() == 0:
             idmap.unmount(self.mount_point)
             try:

@@ -37,9 +37,10 @@ def settings(project: Project) -> dict[str, str]:
             given[name] = f"http://{given[name]}"
         host = host_of(name, given[name])
         if host in HERE or host.startswith("127."):
+            address = f"the address {found}" if (found := bridge(project.engine)) else "its address in your network"
             raise Problem(
-                f"{name} names this machine as {host}, which in a container means the container; name it by the "
-                f"address {bridge(project.engine)}, where the proxy must listen too, or go without: {name}="
+                f"{name} names this machine as {host}, which in a container means the container; name it by "
+                f"{address}, where the proxy must listen too, or go without: {name}="
             )
         if name in ("APTPROXY", "PIPPROXY") and is_private(host):
             direct.append(host)
@@ -68,7 +69,9 @@ def is_private(host: str) -> bool:
 
 
 def bridge(engine: Engine) -> str:
-    """The address by which containers find this machine."""
+    """The address by which containers find this machine; empty for a rootless engine's, which have no such one."""
+    if engine.rootless:
+        return ""
     return engine.run("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").strip()
 
 

@@ -34,6 +34,9 @@ def parameters(project: Project) -> dict[str, str]:
 def start(project: Project) -> None:
     """Start both caches, wait until they answer, and say how to use them."""
     given = parameters(project)
+    if not given["PIPHOST"]:
+        why = "a rootless engine's containers share no address with this machine that others do not reach, too"
+        raise Problem(f"{why}, so there are no caches on it; APTPROXY and PIPPROXY may name caches elsewhere")
     # What is about to be started, as local.mk may name it, is of no use yet.
     others = {name: value for name, value in project.environment.items() if given.get(name) != value}
     project = replace(project, environment=others)

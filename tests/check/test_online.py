@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pyrlab.host import online
+from pyrlab.host import online, proxies
+from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 from pyrlab.steps import network
@@ -75,12 +76,19 @@ def test_no_address(name: str) -> None:
             online.settings(Project(Path(), {name: value}))
 
 
-def test_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of this machine's own must be named by an address that containers can reach."""
-    gateway = "172.17.0.1"
+@pytest.mark.parametrize(("gateway", "said"), [("172.17.0.1", "the address 172.17.0.1,"), ("", "its address in your")])
+def test_loopback(gateway: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of this machine's own must be named by an address that containers reach, if there is such a one."""
     monkeypatch.setattr(online, "bridge", lambda engine: gateway)
-    with pytest.raises(Problem, match=f"^https_proxy names this machine as localhost, .* {gateway}, .*https_proxy=$"):
+    with pytest.raises(Problem, match=f"^https_proxy names this machine as localhost, .* by {said}.*https_proxy=$"):
         online.settings(Project(Path(), {"https_proxy": "http://localhost:8080"}))
+
+
+def test_caches_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No caches are started where builds could not use them, as on a rootless engine."""
+    monkeypatch.setattr(Engine, "rootless", True)
+    with pytest.raises(Problem, match=r"so there are no caches on it; APTPROXY and PIPPROXY may .* elsewhere$"):
+        proxies.start(Project(Path(), {}))
 
 
 def test_bare_address() -> None:
