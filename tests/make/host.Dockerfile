@@ -13,7 +13,7 @@ python3 -m pyrlab.steps.network run apt-get -q=2 update
 python3 -m pyrlab.steps.network run apt-get -q=2 install -y mmdebstrap
 python3 -m pyrlab.steps.network bootstrap mmdebstrap --mode=root --variant=apt --quiet \
     --aptopt='Acquire::Check-Valid-Until "false"' --include=ca-certificates,debian-archive-keyring \
-    --include=docker.io,docker-cli,docker-buildx,docker-compose,iptables,iproute2,e2fsprogs,mount,passwd,git,make,python3,locales,curl \
+    --include=docker.io,docker-cli,docker-buildx,docker-compose,iptables,iproute2,e2fsprogs,mount,passwd,git,make,python3,locales,curl,uidmap,rootlesskit,slirp4netns \
     --customize-hook='echo "de_DE.UTF-8 UTF-8" >"$1/etc/locale.gen"; chroot "$1" locale-gen' \
     forky /host "$(sed -n '1s/trixie/forky/p' /etc/apt/sources.list)"
 rm -rf /host/dev
