@@ -32,7 +32,7 @@ target "debian" {
 # What it is bootstrapped in, as make has fetched and unpacked it; the result is put beside.
 target "unpacked" {
   context           = FOLDER
-  dockerfile-inline = "FROM scratch\nADD first.tar /\n"
+  dockerfile-inline = "FROM scratch\nADD pyrlab-first.tar /\n"
 }
 
 target "bootstrap" {

@@ -148,7 +148,7 @@ def unpack(project: Project, source: str, folder: Path) -> str:
                 raise Problem(why)
             print(run.stderr, end="", file=sys.stderr)
             raise Problem("Debian's archive could not be fetched from; apt's own words stand above")
-    with tarfile.open(folder / "first.tar", "w") as root:
+    with tarfile.open(folder / "pyrlab-first.tar", "w") as root:
         for package in sorted((folder / "archives").glob("*.deb")):
             with (
                 subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpacking,
