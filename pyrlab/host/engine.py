@@ -35,6 +35,10 @@ class Engine:
         command, env = ["docker", *arguments], environment or self.environment
         return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=timeout)
 
+    def compose(self, project: str, command: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run a command of Compose for what compose.yaml has, under the name of a project."""
+        return self.call(*COMPOSE, "--project-name", project, *command.split(), environment=environment)
+
     def run(self, *arguments: str, check: bool = True) -> str:
         """The output of a docker command; raises Problem with its own last words where it fails."""
         run = self.call(*arguments)

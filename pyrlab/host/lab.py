@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrlab.host import idmap, machine, owner
-from pyrlab.host.engine import COMPOSE, Engine
+from pyrlab.host.engine import Engine
 from pyrlab.host.online import environment_of, lab_environment
 from pyrlab.host.project import Project, run_main
 from pyrlab.model.problem import Problem
@@ -174,22 +174,11 @@ class Lab:
         environment |= {"LAB": self.name, "LAB_PORT": str(port), "FILES": str(files), "JUPYTER_TOKEN": token}
         environment |= {"OWNER_USER": owner.name(), "OWNER_CHECKOUT": str(project.root)}
         prefix, service = self.compose
-        up = [
-            "up",
-            "--detach",
-            "--no-deps",
-            "--no-build",
-            "--pull",
-            "never",
-            "--wait",
-            "--wait-timeout",
-            "120",
-            service,
-        ]
+        up = f"up --detach --no-deps --no-build --pull never --wait --wait-timeout 120 {service}"
         networks = container["NetworkSettings"]["Networks"].values() if container else ()
         if not all(engine.inspect("network", each["NetworkID"]) for each in networks if each["NetworkID"]):
-            up.append("--force-recreate")  # docker network prune has taken one, without which it cannot start
-        run = engine.call(*COMPOSE, "--project-name", prefix, *up, environment=environment)
+            up += " --force-recreate"  # docker network prune has taken one, without which it cannot start
+        run = engine.compose(prefix, up, environment)
         if container:
             engine.drop_image(container["Image"])  # which a newer one may have replaced while this container held it
         if run.returncode:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from pyrlab.host.bake import bake
 from pyrlab.host.base import bootstrap, choose_python
-from pyrlab.host.engine import COMPOSE
 from pyrlab.host.lab import claim_homes
 from pyrlab.host.online import bridge, build_environment, check, handing_on, lab_environment
 from pyrlab.host.progress import Progress
@@ -65,7 +64,7 @@ def start(project: Project) -> None:
 def compose(project: Project, command: str, environment: dict[str, str], problem: str) -> None:
     """Run Compose for the caches; raises Problem with its last words."""
     environment["JUPYTER_TOKEN"] = "of no lab"
-    run = project.engine.call(*COMPOSE, *command.split(), *SERVICES, environment=environment)
+    run = project.engine.compose(project.parameter("PROJECT"), f"{command} {' '.join(SERVICES)}", environment)
     if run.returncode:
         if found := project.engine.fault():
             raise Problem(str(found))
