@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from functools import partial
 from typing import IO, Any
 
 from pyrlab.host import store
@@ -27,12 +28,11 @@ def make(image: Image, now: Session) -> None:
     project, engine = now.project, now.project.engine
     now.progress.current = image.name
     packages, beside = image.place + PACKAGES, image.place + NEW
-    parent = f"docker-image://{image.parent.tag}" if image.parent else ""
     environment = {
         **now.environment,
         "TAG": project.parameter("TAG") + NEW,
         "IMAGE": image.name,
-        "PARENT": parent,
+        "PARENT": f"docker-image://{image.parent.tag}" if image.parent else "",
         "PACKAGES": packages,
         "DOCKERFILE": dockerfile(project.root, image.name),
         "PLAN": str(project.cache / PLAN),
@@ -49,21 +49,15 @@ def make(image: Image, now: Session) -> None:
 
     for thin in (True, False):
         write_plan(image, now, thin)
-        bake(project, ["archive"], now.progress, environment, loaded, load)
+        bake(project, "archive", now.progress, environment, loaded, load)
         if loaded():
             break
     else:
         raise Problem(str(engine.fault() or store.refusal(said["words"])))
     (project.cache / PLAN / "lines.json").write_text(json.dumps(said["lines"]))
-    bake(
-        project,
-        ["checked"],
-        now.progress,
-        environment,
-        done=lambda: engine.inspect("image", beside) is not None,
-        layers=len(said["layers"]),
-    )
-    new = engine.inspect("image", beside)
+    built = partial(engine.inspect, "image", beside)
+    bake(project, "checked", now.progress, environment, built, layers=len(said["layers"]))
+    new = built()
     assert new
     store.remember(project, store.RECORDS, new["Id"], said["layers"])
     image.why = outdated(project, image)

@@ -1,4 +1,4 @@
-"""Let BuildKit bake targets of docker/bake.hcl, and go on where it stumbles over a fault of its own."""
+"""Let BuildKit bake a target of docker/bake.hcl, and go on where it stumbles over a fault of its own."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ PAUSE = 5  # seconds, for what keeps it busy to get on
 
 def bake(
     project: Project,
-    targets: list[str],
+    target: str,
     progress: Progress,
     environment: dict[str, str],
-    done: Callable[[], bool] = lambda: False,
+    done: Callable[[], object] = lambda: False,
     take: Callable[[IO[bytes]], None] | None = None,
     layers: int = 1,
     attempts: int = 5,
 ) -> None:
-    """Run bake on `targets`; raises Problem with the sentence of pyrlab's own tools where one failed.
+    """Run bake on `target`; raises Problem with the sentence of pyrlab's own tools where one failed.
 
     What it writes to its output, `take` is given as a stream. `layers` is the number of those that it starts from.
 
     Where BuildKit itself stumbled, it is asked again: what is done by then counts. It is not where it has no history to
     show, and `done` says that nothing else is wanting.
     """
-    # Targets that others start from need no image of their own in the store.
+    # Targets that it starts from need no image of their own in the store.
     merged = {**project.environment, **environment, "BUILDX_NO_DEFAULT_LOAD": "1", "BUILDX_GIT_INFO": "false"}
     pipe = subprocess.PIPE if take else None
-    command, streams = [*BAKE, *targets], {"stdout": pipe, "stderr": subprocess.PIPE}
+    command, streams = [*BAKE, target], {"stdout": pipe, "stderr": subprocess.PIPE}
     with turn(project.engine, layers), project.engine.open(*command, environment=merged, **streams) as process:
         assert process.stderr is not None
         with ThreadPoolExecutor(1) as beside:
@@ -72,8 +72,8 @@ def bake(
             if re.search(GONE, words):
                 await_engine(project)
             progress.forget(STUMBLE)
-            progress.log.write(f"--- again: {' '.join(targets)}\n")
-            bake(project, targets, progress, environment, done, take, layers, attempts - 1)
+            progress.log.write(f"--- again: {target}\n")
+            bake(project, target, progress, environment, done, take, layers, attempts - 1)
             return
         raise progress.failure() if process.returncode or not untaken else untaken
 

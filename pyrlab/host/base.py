@@ -97,7 +97,7 @@ def bootstrap(project: Project) -> str:
         log = project.cache / "bootstrap.log"
         with tempfile.TemporaryDirectory(dir=project.cache) as folder, Progress([], log) as progress:
             environment = {"FIRST": first(project, Path(folder)), "FOLDER": folder, "STAMP": str(time.time_ns())}
-            bake(project, ["bootstrap"], progress, {**environment, **build_environment(project)})
+            bake(project, "bootstrap", progress, {**environment, **build_environment(project)})
             (Path(folder) / made.name).replace(made)
             made.touch()  # it is as old as all that is in it
     with made.open("rb") as file:

@@ -47,7 +47,7 @@ def make_locks(names: list[str], now: Session, upgrade: str = "", forced: bool =
         environment = {**locking(table, lock), "UPGRADE": upgrade, "STAMP": stamp}
         target = f"lock-{table.locks[lock][-1].ecosystem.lower()}"
         try:
-            bake(project, [target], now.progress, {**now.environment, **environment})
+            bake(project, target, now.progress, {**now.environment, **environment})
         except Problem as problem:
             if not problem.where:  # it is not about a list
                 raise

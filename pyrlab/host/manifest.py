@@ -78,7 +78,7 @@ def sbom(project: Project) -> None:
         (folder / f"{name}.json").write_text(json.dumps(manifest))
     locks.stage(project)
     with session(project, *choose_python(project)) as now:
-        bake(project, ["sbom"], now.progress, now.environment)
+        bake(project, "sbom", now.progress, now.environment)
     print("\n".join(str(path.relative_to(project.root)) for path in sorted(project.root.glob("sbom/*.json"))))
 
 

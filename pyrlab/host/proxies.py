@@ -45,7 +45,7 @@ def start(project: Project) -> None:
         if source == "target:debian":
             bootstrap(project)
         with Progress([], project.cache / "proxies.log") as progress:
-            bake(project, ["proxies"], progress, {"PYTHON": source, **build_environment(project)})
+            bake(project, "proxies", progress, {"PYTHON": source, **build_environment(project)})
     claim_homes(project)
     compose(
         project,

@@ -34,14 +34,14 @@ def asked(project: Project) -> list[str]:
 def test_all_is_there(stumbling: Project) -> None:
     """Nothing is built again that is there."""
     with Progress([], stumbling.root / "log") as progress:
-        bake.bake(stumbling, ["pylab"], progress, {}, done=lambda: True)
+        bake.bake(stumbling, "pylab", progress, {}, done=lambda: True)
     assert asked(stumbling).count("bake") == 1
 
 
 def test_something_is_wanting(stumbling: Project) -> None:
     """What is not there is asked for again, a few times, and then the user reads why."""
     with Progress([], stumbling.root / "log") as progress, pytest.raises(Problem, match="DeadlineExceeded"):
-        bake.bake(stumbling, ["pylab"], progress, {}, attempts=3)
+        bake.bake(stumbling, "pylab", progress, {}, attempts=3)
     assert asked(stumbling).count("bake") == 3
 
 
