@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 DEFAULTS = {  # as the Makefile has them, where one is empty, or where make does not hand them on
@@ -25,35 +25,24 @@ PORTS = ("PORT", "RPORT", "PYRPORT", "TBPORT", "APTPORT", "PIPPORT")
 OTHERS = ("TZ", "SHM", "no_proxy", "SSH_OPTIONS", "P", "A", "B")  # which may be anything, or are looked at elsewhere
 
 
-def like(pattern: str) -> Callable[[str], bool]:
-    """Whether a value is all of the form `pattern`."""
-    return lambda value: re.fullmatch(pattern, value, re.ASCII) is not None
-
-
-def is_port(value: str) -> bool:
-    """Whether a value is the number of a port."""
-    return like(r"[1-9]\d{0,4}")(value) and int(value) < 65536
-
-
-# What a value must be, and what is said of one that is not.
-RULES: dict[str, tuple[Callable[[str], bool], str]] = {
-    **dict.fromkeys(PORTS, (is_port, "is no port number; choose one from 1024 to 65535")),
+RULES = {  # what a value must look like, and what is said of one that does not
+    **dict.fromkeys(PORTS, (r"[1-9]\d{0,4}", "is no port number; choose one from 1024 to 65535")),
     "TAG": (
-        like(r"\w[\w.-]{0,99}"),
+        r"\w[\w.-]{0,99}",
         "cannot be the tag of images; it has at most 100 letters, digits, '_', '.' and '-', and begins with neither "
         "of the last two, as in TAG=mine",
     ),
     "PROJECT": (
-        like(r"[a-z0-9][a-z0-9_-]*"),
+        r"[a-z0-9][a-z0-9_-]*",
         "cannot be the prefix of containers; it has small letters, digits, '_' and '-', and begins with neither of "
         "the last two, as in PROJECT=mine",
     ),
-    "BASE": (like("auto|registry|debian"), "is none of auto, registry and debian"),
-    "ENGINE": (like("external"), "is neither external nor empty"),
-    "SAVE": (like("yes|no"), "is neither yes nor no"),
-    "RUNS": (like(r"[1-9]\d*"), "is no number"),
-    "PYTHONBASE": (like(r"[\w./:@-]+"), "is no name of an image; write it as in PYTHONBASE=python:3.14-slim-trixie"),
-    "HOST": (like(r"[^\s-]\S*"), "is no server; write it as in HOST=user@server"),
+    "BASE": ("auto|registry|debian", "is none of auto, registry and debian"),
+    "ENGINE": ("external", "is neither external nor empty"),
+    "SAVE": ("yes|no", "is neither yes nor no"),
+    "RUNS": (r"[1-9]\d*", "is no number"),
+    "PYTHONBASE": (r"[\w./:@-]+", "is no name of an image; write it as in PYTHONBASE=python:3.14-slim-trixie"),
+    "HOST": (r"[^\s-]\S*", "is no server; write it as in HOST=user@server"),
 }
 NAMES = tuple(dict.fromkeys((*RULES, *PATHS, *ADDRESSES, *OTHERS)))
 
@@ -149,5 +138,6 @@ def wrong_with(name: str, value: str) -> str:
         return f"{name}={value} cannot be right: {unset[0]} is not set"
     if name == "FILES" and not value.startswith("/"):
         return f"FILES={value} is no full path; write it from / or ~ on, or from ./ for a folder of this checkout"
-    allowed, said = RULES.get(name, (lambda value: True, ""))
-    return "" if allowed(value) else f"{name}={value} {said}"
+    pattern, said = RULES.get(name, (".*", ""))
+    right = re.fullmatch(pattern, value, re.ASCII) and (name not in PORTS or int(value) < 65536)
+    return "" if right else f"{name}={value} {said}"
