@@ -1,4 +1,4 @@
-"""What builds and labs are told of proxies, package indexes and certificates."""
+"""What builds and labs are told of proxies, package indexes and their passwords, and certificates."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from pyrlab.host import passwords
 from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
+from pyrlab.model.checkout import without_comment
 from pyrlab.model.problem import Problem
 
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -26,6 +27,8 @@ HERE = ["localhost", "127.0.0.1", "::1"]  # what is reached without a proxy, wha
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 BUNDLE = BUNDLES[0]  # where Debian, and so a lab, has it
 CERTIFICATES = "certificates.crt"  # of the cache
+USER = re.compile(r"(?<=://)([^/\s@]+)@([^/\s:]+)")  # and password, of an address, and its host
+VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
 
 def settings(project: Project) -> dict[str, str]:
@@ -102,10 +105,43 @@ def trusted(project: Project) -> str:
     return str(bundle)
 
 
+def netrc(project: Project) -> str:
+    """The users and passwords of the lists' addresses, by host, as uv and pip look them up."""
+    found: dict[str, str] = {}
+    lists = project.checkout
+    texts = {name: text for path in lists.own for name, text in lists.texts(path).items()}
+    for name, text in texts.items():
+        for number, line in enumerate(text.splitlines(), start=1):
+            where = f"{name} line {number}"
+            for user, host in USER.findall(without_comment(line)):
+                if "ssh://" in line:
+                    continue
+                if "git+" in line:
+                    raise Problem(
+                        f"{where}: what is in the address of a git repository would be in every image; build a wheel "
+                        "of it and name that, as in ./wheels/NAME.whl"
+                    )
+                login, _, password = (
+                    unquote(expanded(part, project.environment, where)) for part in user.partition(":")
+                )
+                entry = f"machine {host} login {login}{password and f' password {password}'}\n"
+                if found.setdefault(host, entry) != entry:
+                    raise Problem(f"{where}: {host} is named with another user or password before")
+    return "".join(found.values())
+
+
+def expanded(text: str, environment: Mapping[str, str], where: str) -> str:
+    """A text in which ${NAME} is what the environment has for it, as pip reads lists."""
+    for name in VARIABLE.findall(text):
+        if name not in environment:
+            raise Problem(f"{where}: the variable {name} is not set in the environment")
+    return VARIABLE.sub(lambda found: environment[found[1]], text)
+
+
 def build_environment(project: Project) -> dict[str, str]:
     """What docker/bake.hcl hands on to the steps that get online."""
-    netrc = {"netrc": found} if (found := passwords.netrc(project)) else {}
-    return {"NETWORK": json.dumps({**settings(project), **netrc}), "CACERT": trusted(project)}
+    logins = {"netrc": found} if (found := netrc(project)) else {}
+    return {"NETWORK": json.dumps({**settings(project), **logins}), "CACERT": trusted(project)}
 
 
 def lab_environment(project: Project) -> dict[str, str]:

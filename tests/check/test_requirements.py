@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bare import write_script
-from pyrlab.host import passwords
+from pyrlab.host import online
 from pyrlab.host.project import Project
 from pyrlab.model.lists import Problems
 from pyrlab.model.locked import Lock, Locked
@@ -282,7 +282,7 @@ def test_passwords_are_kept_apart(project: Project) -> None:
         "--index-url https://one.invalid/simple\n--find-links https://two.invalid:8080/x\n"
         "own @ git+ssh://git@three.invalid/a/own@v1\n"
     )
-    assert passwords.netrc(replace(project, environment={"TOKEN": "canary-token"})) == (
+    assert online.netrc(replace(project, environment={"TOKEN": "canary-token"})) == (
         "machine one.invalid login me password se/cret\nmachine two.invalid login canary-token\n"
     )
 
@@ -300,5 +300,5 @@ def test_passwords_that_cannot_be_had(project: Project, line: str, sentence: str
     """A password that is not there, or could not be kept out of an image, is refused with its line."""
     (project.root / "requirements.txt").write_text(f"pandas\n{line}\n")
     with pytest.raises(Problem) as refused:
-        passwords.netrc(project)
+        online.netrc(project)
     assert str(refused.value) == f"requirements.txt line 2: {sentence}"
