@@ -108,8 +108,9 @@ target "lock" {
   contexts   = { locks = LOCKS, lists = ".cache/lists", tools = "target:tools" }
   name     = "lock-${ecosystem}"
   matrix   = { ecosystem = ["python", "debian", "r"] }
-  target   = "lock-${ecosystem}"
   args = {
+    TOOL     = { python = "resolve", debian = "debs", r = "r" }[ecosystem]
+    FOLDER   = ecosystem == "python" ? "python" : "" # of the lists, where they find what they point at
     SECTIONS = SECTIONS
     LISTS    = LISTS
     BELOW    = BELOW

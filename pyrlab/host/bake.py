@@ -29,7 +29,7 @@ NO_HISTORY = "DeadlineExceeded"
 GONE = "error reading from server|Cannot connect to the Docker daemon|error during connect|unexpected EOF"
 STUMBLE = rf"{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
 # In BuildKit's words about what pyrlab's steps have made, which no later build can use.
-USED_UP = re.compile("/run.sh (image|check|manifest|resolve|debs|r) |/pyrlab/((archive|manifest|files|lock)/|files.sh)")
+USED_UP = re.compile(r'/run.sh (image|check|manifest|"\$\{TOOL\}") |/pyrlab/((archive|manifest|files|lock)/|files.sh)')
 MANY = 120  # layers that builds started from, after which that is removed: it takes some 20 ms a layer
 WAITING = "waiting for another build of yours"
 PAUSE = 5  # seconds, for what keeps it busy to get on

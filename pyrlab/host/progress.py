@@ -19,9 +19,9 @@ from pyrlab.model.problem import Problem
 STEPS = [
     (r"packages \d+/\d+\] RUN", "packages"),
     (r"(manifest|checks) \d+/\d+\] RUN", "checks"),
-    (r"python-lock \d+/\d+\] RUN", "resolving Python packages"),
-    (r"debian-lock \d+/\d+\] RUN", "resolving Debian packages"),
-    (r"r-lock \d+/\d+\] RUN", "resolving R packages"),
+    (r"lock-python resolved \d+/\d+\] RUN", "resolving Python packages"),
+    (r"lock-debian resolved \d+/\d+\] RUN", "resolving Debian packages"),
+    (r"lock-r resolved \d+/\d+\] RUN", "resolving R packages"),
     (r"(uv|tools) \d+/\d+\] RUN", "build tools"),
     (r"\] exporting to image", "writing the image"),
 ]

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Lock Python lists with uv: resolve.py LOCKS TARGET DEBS SECTIONS LIST[,LIST] [BELOW[,BELOW] …].
+"""Lock Python lists with uv: resolve.py LOCKS TARGET LIST[,LIST] [BELOW[,BELOW] …].
 
 Resolve the lists of one lock together, the user's own the last, so that all that they bring agrees, for every Python
 and processor that pyrlab supports; and write it into the folder TARGET, what the first list needs in the first of
 the SECTIONS. What the lists BELOW have, as their locks in the folder LOCKS say, is there already. What a lock of LOCKS
 names stays as it is, but for the packages of UPGRADE. The lists are in a folder with the lists and wheels that they
-point at; where something must be compiled to know what it needs, the Debian packages of the list DEBS are there.
+point at; where something must be compiled to know what it needs, the Debian packages of base_debs.txt are there.
 """
 
 from __future__ import annotations
@@ -436,11 +436,12 @@ def named_by(indexes: Collection[str], folder: Path, found: Packages) -> Package
 def main() -> None:
     """Lock; see the module's docstring."""
     network.connect()
-    locks, target, base_debs, sections, *images = sys.argv[1:]
+    locks, target, *images = sys.argv[1:]
     paths, *below = [[Path(path).absolute() for path in image.split(",")] for image in images if image]
     name = debs.lock_of(Path(), paths).name
     others = [debs.lock_of(Path(locks), each) for each in below]
-    lock(paths, Path(base_debs), sections.split(","), others, Path(locks) / name).write(Path(target) / name)
+    sections = os.environ["SECTIONS"].split(",")
+    lock(paths, Path("../base_debs.txt"), sections, others, Path(locks) / name).write(Path(target) / name)
 
 
 if __name__ == "__main__":

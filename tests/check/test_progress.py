@@ -113,7 +113,7 @@ def test_a_user_without_a_terminal_reads_what_begins(progress: Progress, capsys:
 def test_a_user_at_a_terminal_sees_what_runs(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
     """A line says which image is worked on, for how long, what runs and its last words; what is done goes away."""
     progress.live = True
-    progress.follow(stream([vertex("sha256:00", "[lock-python python-lock 1/1] RUN sh", "30.0")]))
+    progress.follow(stream([vertex("sha256:00", "[lock-python resolved 1/1] RUN sh", "30.0")]))
     progress.current = "rlab-base"
     steps = packages()
     progress.last_draw = 0
@@ -154,9 +154,9 @@ def test_the_log_has_every_word(progress: Progress) -> None:
         ),
         (PACKAGES_NAME, f"apt says: {told('step', what='nothing')}", "packages"),
         ("[checked checks 1/1] RUN sh /pyrlab/tools/pyrlab/steps/run.sh manifest", "", "checks"),
-        ("[lock-python python-lock 1/1] RUN sh", "", "resolving Python packages"),
-        ("[lock-debian debian-lock 1/1] RUN sh", "", "resolving Debian packages"),
-        ("[lock-r r-lock 1/1] RUN sh", "", "resolving R packages"),
+        ("[lock-python resolved 1/1] RUN sh", "", "resolving Python packages"),
+        ("[lock-debian resolved 1/1] RUN sh", "", "resolving Debian packages"),
+        ("[lock-r resolved 1/1] RUN sh", "", "resolving R packages"),
         (TOOLS_NAME, "", "build tools"),
         ("[checked] exporting to image", "", "writing the image"),
         ("[checked internal] load build definition from Dockerfile", "", ""),

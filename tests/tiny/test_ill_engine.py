@@ -161,7 +161,7 @@ def resolving(clean: Clean, own: Path, target: str) -> Iterator[Future[Run]]:
     """Make something, and wait until it is resolving the list."""
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(clean.host.make, own, target, TAG=OWN, **clean.parameters)
-        while not re.search(r"\[lock-python python-lock \d", (own / ".cache/build.log").read_text()):
+        while not re.search(r"\[lock-python resolved \d", (own / ".cache/build.log").read_text()):
             assert not making.done(), making.result()
             time.sleep(0.02)
         yield making

@@ -28,7 +28,7 @@ from checkout import (
 
 OWN = f"{TINY}-interrupted"  # the tag of the images that are built here
 MOMENTS = {
-    "resolving": r"\[lock-python python-lock \d",
+    "resolving": r"\[lock-python resolved \d",
     "loading": r"exporting to client tarball",
     "writing": r"exporting to image",
 }
