@@ -22,17 +22,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
 from checkout import CHECKOUT, NAMES, ROOT
-from pyrlab.host import base
+from pyrlab.host import base, locks
+from pyrlab.model.checkout import stripped
 from remote import execute
 from servers import free_port, serve_registry
 
@@ -41,11 +41,19 @@ TAG = "bench"
 ARCHIVE = base.archive(CHECKOUT)
 docker = CHECKOUT.engine.run
 BOTH = "pull of pyrlab, where pylab and rlab are there, MB"
-BUMPED, ADDED = "duckdb", "cowsay"  # a large package and a small one, neither with dependencies
+BUMPED = "duckdb"  # a large package without dependencies
+VERSION = locks.Lock.read(CHECKOUT.table, ROOT, "requirements").versions()["Python", BUMPED]
+CHANGES = (  # one upon the other: what is done, the list, what there gives way to what, the lab, the tag of its image
+    ("one small package added", "requirements.txt", r"\Z", "cowsay\n", "pylab", "added"),
+    ("one large package bumped", "requirements.txt", f"{BUMPED}<.*", f"{BUMPED}=={VERSION}", "pylab", "bumped"),
+    ("one R package of Debian's added", "r_packages.txt", r"\Z", "docopt\n", "rlab", "docopt"),
+    ("one Debian package added", "base_debs.txt", r"\Z", "tree\n", "pylab", "tree"),
+)
 STARTS = 3  # of a lab in each run: they take seconds, and a moment's load on the machine counts most there
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 Samples = dict[str, dict[str, list[float]]]  # work → way → one value a run
+Identical = dict[str, tuple[int, int]]  # way → how many of its layers were the same in all clean builds, of how many
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -64,44 +72,59 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
         sys.exit(f"bench: {' '.join(map(str, command))} failed\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
 
 
-class Pyrlab:
-    """make, as a user types it."""
+class Images:
+    """A way whose result is images."""
+
+    called: str  # in the engine's store, by name
 
     def __init__(self, checkout: Path) -> None:
         self.checkout = checkout
-        self.settings = (f"TAG={TAG}", f"PROJECT=pyrlab-{TAG}", "BASE=debian")
+
+    def image(self, name: str) -> str:
+        """The name of an image in the engine's store."""
+        return self.called.format(name)
+
+    @contextmanager
+    def lab(self, port: int) -> Iterator[None]:
+        """Start pylab with docker run, as the image itself starts it."""
+        options = ["--detach", "--rm", f"--publish=127.0.0.1:{port}:8888", "--env=JUPYTER_TOKEN=bench"]
+        container = docker("run", *options, self.image("pylab")).strip()
+        try:
+            yield
+        finally:
+            docker("rm", "--force", container)
+
+
+class Pyrlab(Images):
+    """make, as a user types it."""
+
+    called = f"{{}}:{TAG}"
+
+    def make(self, target: str) -> None:
+        """Type make."""
+        run("make", target, f"TAG={TAG}", f"PROJECT=pyrlab-{TAG}", "BASE=debian", cwd=self.checkout)
 
     def forget(self) -> None:
         """Remove the images and the build cache, but not what both start from."""
-        run("make", "clean", *self.settings, cwd=self.checkout)
-        ARCHIVE.exists() or base.bootstrap(CHECKOUT)
+        self.make("clean")
+        base.bootstrap(CHECKOUT)
         (self.checkout / ".cache").mkdir(exist_ok=True)
         shutil.copy2(ARCHIVE, self.checkout / ".cache")
 
     def build(self) -> None:
         """Build what is necessary."""
-        run("make", "build", *self.settings, cwd=self.checkout)
-
-    def build_both(self) -> None:
-        """Build the image that has Python and R."""
-        run("make", "build_pyrlab", *self.settings, cwd=self.checkout)
-
-    def image(self, name: str) -> str:
-        """The name of an image in the engine's store."""
-        return f"{name}:{TAG}"
+        self.make("build")
 
 
-class Plain:
+class Plain(Images):
     """docker build, image after image."""
 
-    def __init__(self, checkout: Path) -> None:
-        self.checkout = checkout
-        self.options: tuple[str, ...] = ()
-        run("docker", "import", ARCHIVE, "pyrlab-debian")
+    called = "plain-{}"
+    options: tuple[str, ...] = ()
 
     def forget(self) -> None:
         """Remove the images, and let the next build use no cache."""
-        docker("image", "rm", "--force", *(self.image(name) for name in NAMES), check=False)
+        docker("image", "rm", "--force", *map(self.image, NAMES), check=False)
         self.options = ("--no-cache",)
 
     def build(self) -> None:
@@ -113,10 +136,6 @@ class Plain:
             command = ["docker", "build", "--provenance=false", *self.options, "--secret", secret]
             run(*command, "--tag", self.image(name), "--file", dockerfile, ".", cwd=self.checkout)
         self.options = ()
-
-    def image(self, name: str) -> str:
-        """The name of an image in the engine's store."""
-        return f"plain-{name}"
 
 
 class Floor:
@@ -160,6 +179,16 @@ class Floor:
         lists = ["-r", "/tmp/jupyter.txt", "-r", "/tmp/requirements.txt"]
         run(*self.chroot("uv", "pip", "install", "--quiet", "--compile-bytecode", "--link-mode=copy", *lists))
 
+    @contextmanager
+    def lab(self, port: int) -> Iterator[None]:
+        """Start jupyter lab in the chroot."""
+        command = ["jupyter", "lab", "--allow-root", "--no-browser", f"--port={port}", "--IdentityProvider.token=bench"]
+        with subprocess.Popen(self.chroot(*command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                yield
+            finally:
+                process.terminate()
+
     def close(self) -> None:
         """Remove the system, but for the caches; nothing stays mounted."""
         if os.path.ismount(self.root / "proc"):
@@ -171,18 +200,7 @@ class Floor:
 
 def names(path: Path) -> list[str]:
     """The packages of a list."""
-    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in path.read_text().splitlines())
-    return [line for line in lines if line]
-
-
-def newest(package: str) -> str:
-    """The version of a Python package that the index offers now."""
-    command = [str(Path(sys.executable).parent / "uv"), "pip", "compile", "--quiet", "--python-version=3.13", "-"]
-    environment = {**os.environ, "SSL_CERT_FILE": CERTIFICATES}
-    done = subprocess.run(command, input=package, capture_output=True, text=True, check=True, env=environment)
-    found = re.search(rf"^{package}==(\S+)", done.stdout, re.MULTILINE)
-    assert found, done.stdout
-    return found[1]
+    return stripped(path.read_text())
 
 
 class Registry:
@@ -239,47 +257,17 @@ def wait(url: str) -> None:
             return
 
 
-def first_answer(start: Callable[[int], Callable[[], object]]) -> tuple[float, float]:
-    """Seconds until the JupyterLab that `start` starts on a port answers, and until its first cell is executed."""
+def first_answer(lab: Callable[[int], AbstractContextManager[None]]) -> tuple[float, float]:
+    """Seconds until the JupyterLab that `lab` starts on a port answers, and until its first cell is executed."""
     port = free_port()
     started = time.monotonic()
-    stop = start(port)
-    try:
+    with lab(port):
         wait(f"http://127.0.0.1:{port}/api?token=bench")
         answered = time.monotonic() - started
         cell = new_notebook(cells=[new_code_cell("print(6 * 7)")])  # type: ignore[no-untyped-call]
         done = execute(nbformat.from_dict(cell), f"http://127.0.0.1:{port}/", "bench", kernel="python3")  # type: ignore[no-untyped-call]
         assert done.cells[0].outputs[0].text == "42\n", done.cells[0].outputs
         return answered, time.monotonic() - started
-    finally:
-        stop()
-
-
-def start_image(image: str) -> Callable[[int], Callable[[], object]]:
-    """Start the lab of an image with docker run, as the image itself starts it."""
-
-    def start(port: int) -> Callable[[], object]:
-        options = ["--detach", "--rm", f"--publish=127.0.0.1:{port}:8888", "--env=JUPYTER_TOKEN=bench"]
-        name = docker("run", *options, image).strip()
-        return lambda: docker("rm", "--force", name)
-
-    return start
-
-
-def start_bare(floor: Floor) -> Callable[[int], Callable[[], object]]:
-    """Start jupyter lab in the chroot."""
-
-    def start(port: int) -> Callable[[], object]:
-        command = ["jupyter", "lab", "--allow-root", "--no-browser", f"--port={port}", "--IdentityProvider.token=bench"]
-        process = subprocess.Popen(floor.chroot(*command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-        def stop() -> None:
-            process.terminate()
-            process.wait()
-
-        return stop
-
-    return start
 
 
 @contextmanager
@@ -291,8 +279,8 @@ def workplace() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        run("make", "clean", f"TAG={TAG}", f"PROJECT=pyrlab-{TAG}", cwd=folder / "pyrlab")
-        for image in (*(f"plain-{name}" for name in reversed(NAMES)), "pyrlab-debian"):
+        Pyrlab(folder / "pyrlab").make("clean")
+        for image in (*map(Plain.called.format, reversed(NAMES)), "pyrlab-debian"):
             docker("image", "rm", "--force", image, check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -303,22 +291,18 @@ def note(samples: Samples, work: str, way: str, value: float) -> None:
     print(f"{work:<52} {way:<7} {value:8.2f}", flush=True)
 
 
-def measure_images(samples: Samples, pyrlab: Pyrlab, plain: Plain, floor: Floor) -> None:
+def measure_images(samples: Samples, ways: dict[str, Pyrlab | Plain | Floor]) -> None:
     """How large the images are, and how fast their labs start."""
     for name in NAMES:
-        for way, subject in (("pyrlab", pyrlab), ("plain", plain)):
-            unpacked, compressed = sizes(subject.image(name))
-            note(samples, f"{name} unpacked, MB", way, unpacked)
-            note(samples, f"{name} compressed, MB", way, compressed)
-    labs = {
-        "pyrlab": start_image(pyrlab.image("pylab")),
-        "plain": start_image(plain.image("pylab")),
-        "floor": start_bare(floor),
-    }
+        for way, subject in ways.items():
+            if isinstance(subject, Images):
+                unpacked, compressed = sizes(subject.image(name))
+                note(samples, f"{name} unpacked, MB", way, unpacked)
+                note(samples, f"{name} compressed, MB", way, compressed)
     for turn in range(1 + STARTS):  # the first start brings the files into memory
-        for way, start in labs.items():
+        for way, subject in ways.items():
             os.sync()  # a disk that still takes in what was built or removed would be measured, too
-            answered, executed = first_answer(start)
+            answered, executed = first_answer(subject.lab)
             if turn:
                 note(samples, "from start to an answering JupyterLab, s", way, answered)
                 note(samples, "from start to the first executed cell, s", way, executed)
@@ -338,25 +322,22 @@ def measure_pulls(samples: Samples, registry: Registry, way: str) -> None:
         note(samples, f"{work}, MB", way, registry.pulled(f"{way}/{name}"))
 
 
-def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
+def measure(runs: int, folder: Path) -> tuple[Samples, Identical]:
     """Every work in every way, `runs` times in turns."""
     samples: Samples = {}
-    facts: dict[str, Any] = {"identical layers": {}}
-
     checkout = folder / "pyrlab"
     ignored = shutil.ignore_patterns(".venv", ".git", ".cache", "__pycache__", "screenshots")
     shutil.copytree(ROOT, checkout, ignore=ignored)
     base.bootstrap(CHECKOUT)
-    pyrlab, plain = Pyrlab(checkout), Plain(checkout)
-    requirements = checkout / "requirements.txt"
-    listed = [name for name in names(requirements) if name != BUMPED]
-    version = newest(BUMPED)
-    older, newer = f"{BUMPED}<{version}", f"{BUMPED}=={version}"
+    run("docker", "import", ARCHIVE, "pyrlab-debian")
+    lists = {path: (checkout / path).read_text() for _, path, *_ in CHANGES}
+    lists["requirements.txt"] = re.sub(f"(?m)^{BUMPED}$", f"{BUMPED}<{VERSION}", lists["requirements.txt"])
 
-    def list_packages(*more: str) -> None:
-        requirements.write_text("\n".join([*listed, *more]) + "\n")
+    def write_lists() -> None:
+        for path, text in lists.items():
+            (checkout / path).write_text(text)
 
-    list_packages(older)
+    write_lists()
     with (
         closing(Floor(checkout, folder / "floor")) as floor,
         serve_registry(folder / "registry") as (address, log),
@@ -364,52 +345,36 @@ def measure(runs: int, folder: Path) -> tuple[Samples, dict[str, Any]]:
         floor.forget()
         floor.build()  # fills its caches
         registry = Registry(address, log, folder / "puller")
-        clean: dict[str, list[str]] = {}
+        ways: dict[str, Pyrlab | Plain | Floor] = {"pyrlab": Pyrlab(checkout), "plain": Plain(checkout), "floor": floor}
+        clean: dict[str, list[list[str]]] = {way: [] for way in ways}  # the layers of each clean build
         for _ in range(runs):
-            ways: tuple[tuple[str, Pyrlab | Plain | Floor], ...]
-            ways = (("pyrlab", pyrlab), ("plain", plain), ("floor", floor))
-            for way, subject in ways:
-                list_packages(older)
+            for way, subject in ways.items():
+                write_lists()
                 subject.forget()
                 note(samples, "clean build of all four images, s", way, seconds(subject.build))
-                if not isinstance(subject, Floor):
-                    made = [layer for name in NAMES for layer in layers(subject.image(name))]
-                    same = sum(a == b for a, b in zip(made, clean.get(way, made), strict=True))
-                    facts["identical layers"][way] = [
-                        min(same, facts["identical layers"].get(way, [same])[0]),
-                        len(made),
-                    ]
-                    clean[way] = made
+                if isinstance(subject, Images):
+                    clean[way].append([layer for name in NAMES for layer in layers(subject.image(name))])
                     for lab in ("pylab", "rlab"):
                         registry.push(subject.image(lab), f"{way}/{lab}:clean")
                 note(samples, "nothing changed, s", way, seconds(subject.build))
-                for work, more in (
-                    ("one small package added", (older, ADDED)),
-                    ("one large package bumped", (newer, ADDED)),
-                ):
-                    list_packages(*more)
-                    note(samples, f"{work}, s", way, seconds(subject.build))
-                    if not isinstance(subject, Floor):
-                        registry.push(subject.image("pylab"), f"{way}/pylab:{work.split()[-1]}")
-                if not isinstance(subject, Floor):
-                    for work, path, package, lab in (
-                        ("one R package of Debian's added", checkout / "r_packages.txt", "docopt", "rlab"),
-                        ("one Debian package added", checkout / "base_debs.txt", "tree", "pylab"),
-                    ):
-                        before = path.read_text()
-                        path.write_text(f"{before.rstrip()}\n{package}\n")
+                for work, path, old, new, lab, tag in CHANGES:
+                    if isinstance(subject, Images) or path == "requirements.txt":
+                        text = (checkout / path).read_text()
+                        (checkout / path).write_text(re.sub(old, new, text, count=1))
                         note(samples, f"{work}, s", way, seconds(subject.build))
-                        registry.push(subject.image(lab), f"{way}/{lab}:{package}")
-                        path.write_text(before)
+                    if isinstance(subject, Images):
+                        registry.push(subject.image(lab), f"{way}/{lab}:{tag}")
+                if isinstance(subject, Images):
                     measure_pulls(samples, registry, way)
                 if isinstance(subject, Pyrlab):
-                    list_packages(older)
+                    write_lists()
                     subject.build()
-                    subject.build_both()
+                    subject.make("build_pyrlab")
                     registry.push(subject.image("pyrlab"), f"{way}/pyrlab:clean")
                     note(samples, BOTH, way, registry.pulled(f"{way}/pyrlab:clean"))
-            measure_images(samples, pyrlab, plain, floor)
-    return samples, facts
+            measure_images(samples, ways)
+    same = {way: [len({*layer}) == 1 for layer in zip(*builds, strict=True)] for way, builds in clean.items() if builds}
+    return samples, {way: (sum(each), len(each)) for way, each in same.items()}
 
 
 COLOURS = {"pyrlab": "#2563eb", "plain": "#cbd5e1", "floor": "#94a3b8"}
@@ -442,7 +407,7 @@ def machine() -> str:
     )
 
 
-def report(samples: Samples, facts: dict[str, Any], runs: int) -> str:
+def report(samples: Samples, identical: Identical, runs: int) -> str:
     """RESULTS.md."""
     lines = [
         "# What pyrlab costs, measured",
@@ -469,7 +434,7 @@ def report(samples: Samples, facts: dict[str, Any], runs: int) -> str:
         ratio = f"{medians['pyrlab'] / medians[other]:.3f} of {other}" if other in medians else ""
         unit = "" if other else f" {work.rpartition(', ')[2]}"
         lines.append(f"| {work} | {' | '.join(cells)} | {ratio} | {f'≤ {bar}{unit}' if bar else ''} |")
-    same = {way: "{} of {}".format(*numbers) for way, numbers in facts["identical layers"].items()}
+    same = {way: "{} of {}".format(*numbers) for way, numbers in identical.items()}
     lines.append(f"| identical layers of clean builds | {same['pyrlab']} | {same['plain']} | | | all |")
     return "\n".join(lines) + "\n"
 
@@ -501,10 +466,11 @@ def main() -> None:
     if os.geteuid():
         sys.exit("bench: the chroot that pyrlab is compared with needs root; run make bench as root")
     with workplace() as folder:
-        samples, facts = measure(runs, folder)
-        (HERE / "results.json").write_text(json.dumps({"runs": runs, "samples": samples, **facts}, indent=1) + "\n")
+        samples, identical = measure(runs, folder)
+        results = {"runs": runs, "samples": samples, "identical layers": identical}
+        (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         (HERE / "results.svg").write_text(picture(samples))
-        (HERE / "RESULTS.md").write_text(report(samples, facts, runs))
+        (HERE / "RESULTS.md").write_text(report(samples, identical, runs))
 
 
 if __name__ == "__main__":
