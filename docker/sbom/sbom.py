@@ -39,15 +39,9 @@ SPDX = get_spdx_licensing()
 
 def url_of(package: Manifest) -> PackageURL:
     """The package URL: https://github.com/package-url/purl-spec."""
-    match package["ecosystem"]:
-        case "Debian":
-            return PackageURL("deb", "debian", package["name"], package["version"])
-        case "Python":
-            return PackageURL("pypi", None, package["name"], package["version"])
-        case "R":
-            return PackageURL("cran", None, package["name"], package["version"])
-        case _:
-            return PackageURL("generic", None, package["name"], package["version"])
+    kinds = {"Debian": ("deb", "debian"), "Python": ("pypi", None), "R": ("cran", None)}
+    kind, namespace = kinds.get(package["ecosystem"], ("generic", None))
+    return PackageURL(kind, namespace, package["name"], package["version"])
 
 
 def declared(licence: str) -> LicenseExpression | spdx.SpdxNoAssertion:
@@ -87,14 +81,12 @@ def cyclonedx(manifest: Manifest) -> str:
                 *(Property(name="pyrlab:why", value=why) for why in package["why"]),
             ],
         )
-    needs: dict[tuple[str, str], list[Component]] = {key: [] for key in components}
+    bom.components.update(components.values())
+    bom.register_dependency(image, components.values())
     for package in manifest["packages"]:
         for name in needed_by(package):
-            needs[package["ecosystem"], name].append(components[package["ecosystem"], package["name"]])
-    for key, component in components.items():
-        bom.components.add(component)
-        bom.register_dependency(component, needs[key])
-    bom.register_dependency(image, components.values())
+            component = components[package["ecosystem"], package["name"]]
+            bom.register_dependency(components[package["ecosystem"], name], [component])
     text: str = JsonV1Dot6(bom).output_as_string(indent=1)
     if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
         raise Problem(f"the CycloneDX document of {manifest['image']} is not valid: {error}")
