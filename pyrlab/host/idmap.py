@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import struct
+import subprocess
 from pathlib import Path
 
 OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442  # system calls; the same on every architecture
@@ -21,11 +21,9 @@ OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH, MOUNT_ATTR_IDMAP = 1, 4, 0x00100000
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def swap(one: int, other: int) -> str:
-    """A map of ids, as /proc/PID/uid_map takes it, that swaps two and leaves all others."""
-    low, high = sorted((one, other))
-    spans = [(0, 0, low), (low, high, 1), (low + 1, low + 1, high - low - 1), (high, low, 1)]
-    spans.append((high + 1, high + 1, 2**32 - 2 - high))
+def swap(own: int) -> str:
+    """A map of ids, as /proc/PID/uid_map takes it, that swaps root's with another and leaves all others."""
+    spans = [(0, own, 1), (1, 1, own - 1), (own, 0, 1), (own + 1, own + 1, 2**32 - 2 - own)]
     return "".join(f"{inside} {outside} {count}\n" for inside, outside, count in spans if count)
 
 
@@ -39,22 +37,13 @@ def system_call(number: int, *arguments: int | bytes) -> int:
 
 def user_namespace(uids: str, gids: str) -> int:
     """A file descriptor of a new user namespace with these maps."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        LIBC.unshare(CLONE_NEWUSER)
-        os.write(writer, b"ready")
-        signal.pause()
-    try:
-        os.read(reader, 5)
-        Path(f"/proc/{child}/uid_map").write_text(uids)
-        Path(f"/proc/{child}/gid_map").write_text(gids)
-        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(reader)
-        os.close(writer)
+    with subprocess.Popen(["sleep", "60"], preexec_fn=lambda: LIBC.unshare(CLONE_NEWUSER)) as child:  # noqa: PLW1509
+        try:
+            Path(f"/proc/{child.pid}/uid_map").write_text(uids)
+            Path(f"/proc/{child.pid}/gid_map").write_text(gids)
+            return os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            child.kill()
 
 
 def mount(source: Path, target: Path, uid: int, gid: int) -> None:
@@ -65,7 +54,7 @@ def mount(source: Path, target: Path, uid: int, gid: int) -> None:
     target.mkdir(parents=True, exist_ok=True)
     tree = system_call(OPEN_TREE, AT_FDCWD, bytes(source), OPEN_TREE_CLONE | CLOSE_ON_EXEC | AT_RECURSIVE)
     try:
-        namespace = user_namespace(swap(0, uid), swap(0, gid))
+        namespace = user_namespace(swap(uid), swap(gid))
         try:
             attributes = struct.pack("QQQQ", MOUNT_ATTR_IDMAP, 0, 0, namespace)
             system_call(MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, len(attributes))
