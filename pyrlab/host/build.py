@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from pyrlab.host import locks
@@ -26,14 +25,9 @@ from pyrlab.host.text import aligned
 from pyrlab.host.trial import try_labs
 from pyrlab.model.problem import Problem
 
-Approve = Callable[[list[Image]], None]  # raises Problem where new images are not to take the place of those before
 
-
-def build(project: Project, names: list[str], upgrade: str = "", approve: Approve = lambda images: None) -> list[Image]:
-    """Build what must be built of `names` and their parents.
-
-    Images and locks stay what they were unless all were built and `approve`, given the new ones, raises nothing.
-    """
+def build(project: Project, names: list[str], upgrade: str = "") -> list[Image]:
+    """Build what must be built of `names` and their parents; images and locks stay what they were unless all were."""
     project.checkout.check()
     source, python = choose_python(project, refresh=upgrade == "*")
     names = wanted(project, names)
@@ -45,17 +39,17 @@ def build(project: Project, names: list[str], upgrade: str = "", approve: Approv
     with session(project, source, python) as now:
         make_locks(names, now, upgrade)
         try:
-            return build_images(names, now, approve, asked=bool(upgrade))
+            return build_images(names, now, asked=bool(upgrade))
         except Problem as problem:
             if not problem.moved:
                 raise
             now.progress.start_again(f"{str(problem).rpartition(';')[0]}; locking again")
         make_locks(names, now, upgrade, forced=True)
-        return build_images(names, now, approve, asked=bool(upgrade))
+        return build_images(names, now, asked=bool(upgrade))
 
 
-def build_images(names: list[str], now: Session, approve: Approve, asked: bool) -> list[Image]:
-    """Build what must be built of `names` with the staged locks, and publish it all if `approve` raises nothing.
+def build_images(names: list[str], now: Session, asked: bool) -> list[Image]:
+    """Build what must be built of `names` with the staged locks, and publish it all.
 
     Files of the checkout change where a list has, or if the user `asked` for it.
     """
@@ -68,7 +62,6 @@ def build_images(names: list[str], now: Session, approve: Approve, asked: bool) 
         with ThreadPoolExecutor(1) as beside:
             lists = beside.submit(package_lists, project.engine, built)
             try_labs(project, built, now.progress)
-        approve(built)
         publish(now, built, lists.result(), asked)
     finally:
         sweep(project)

@@ -21,7 +21,7 @@ def main(project: Project) -> None:
     volumes = [lab.home for lab in labs(project) if owner.inspect(project, "volume", lab.home)]
     ask(volumes)
     containers = {lab.container_name: container for lab in labs(project) if (container := lab.container)}
-    there = engine.present(*map(project.tag_of, project.table))
+    there = project.images()
     images = [tag for name in reversed(project.table) if (tag := project.tag_of(name)) in there]
     if images:
         owner.check_tag(project, images[-1])

@@ -102,11 +102,6 @@ class Engine:
         found: list[dict[str, Any]] = json.loads(run.stdout or "[]")
         return found
 
-    def present(self, *names: str) -> dict[str, dict[str, Any]]:
-        """What the engine knows of those images that are there, by their names in its store."""
-        found = self.described("image", names)
-        return {name: image for image in found for name in image["RepoTags"] if name in names}
-
     def drop_image(self, identity: str) -> None:
         """Remove an image that no name is left of, if nothing uses it."""
         found = self.inspect("image", identity)

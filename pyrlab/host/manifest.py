@@ -23,11 +23,10 @@ from pyrlab.model.problem import Problem
 
 def manifests(project: Project) -> dict[str, Manifest]:
     """The manifests of the images that there are, parents first; raises Problem where there is none."""
-    tags = {name: project.tag_of(name) for name in project.table}
-    there = project.engine.present(*tags.values())
+    there = project.images()
     if not there:
         raise Problem("there are no images yet; make build makes them")
-    return {name: manifest_of(project.engine, tag) for name, tag in tags.items() if tag in there}
+    return {name: manifest_of(project.engine, tag) for name in project.table if (tag := project.tag_of(name)) in there}
 
 
 def rows(packages: list[dict[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pyrlab.host import parameters
 from pyrlab.host.engine import Engine
@@ -50,6 +50,12 @@ class Project:
         from pyrlab.model.checkout import Checkout  # noqa: PLC0415  # likewise
 
         return Checkout(self.root, self.table)
+
+    def images(self) -> dict[str, dict[str, Any]]:
+        """What the engine knows of those images that are there, by their names in its store."""
+        tags = [*map(self.tag_of, self.table)]
+        found = self.engine.described("image", tags)
+        return {name: image for image in found for name in image["RepoTags"] if name in tags}
 
     @cached_property
     def engine(self) -> Engine:

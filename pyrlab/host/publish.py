@@ -32,7 +32,7 @@ def publish(now: Session, images: list[Image], lists: dict[str, str], asked: boo
 
 def check_places(project: Project, images: list[Image]) -> None:
     """Raise Problem where a new image would take the place of another checkout's."""
-    there = project.engine.present(*(image.place for image in images))
+    there = project.images()
     for image in images:
         image.before = there.get(image.place)  # another checkout's build may have ended since
         if image.new and image.before:

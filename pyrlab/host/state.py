@@ -51,9 +51,9 @@ class Image:
 
 def wanted(project: Project, names: list[str]) -> list[str]:
     """The named images and what they start from, parents first; where none is, the default ones and all there are."""
-    table, tag_of = project.table, project.tag_of
-    there = {} if names else project.engine.present(*map(tag_of, table))
-    chosen = {*names} or {name for name, image in table.items() if image.default or tag_of(name) in there}
+    table = project.table
+    there = {} if names else project.images()
+    chosen = {*names} or {name for name, image in table.items() if image.default or project.tag_of(name) in there}
     if unknown := chosen - table.keys():
         raise Problem(f"there is no image {unknown.pop()}; the images are {', '.join(table)}")
     needed = {parent.name for name in chosen for parent in table.lineage(name)}
@@ -64,7 +64,7 @@ def survey(project: Project, names: list[str], python: str) -> tuple[list[Image]
     """The images `names`, and which of them must be built; of a stale one the children are likely to be, too."""
     found: list[Image] = []
     stale: list[str] = []
-    there = project.engine.present(*map(project.tag_of, names))
+    there = project.images()
     for name in names:
         above, place = project.table[name].parent, project.tag_of(name)
         parent = next((image for image in found if image.name == above), None)

@@ -9,16 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from pyrlab.host import locks
 from pyrlab.host.base import archive, choose_python
 from pyrlab.host.build import build
 from pyrlab.host.contents import LISTS, layer_sizes, spellings, write_list
-from pyrlab.host.engine import Engine
 from pyrlab.host.locking import make_locks, stale_locks
 from pyrlab.host.project import Project, run_main
 from pyrlab.host.session import alone, session
-from pyrlab.host.state import Image
 from pyrlab.host.text import megabytes
 from pyrlab.model.problem import Problem
 
@@ -52,15 +51,14 @@ def outdated(project: Project) -> None:
 def upgrade(project: Project, packages: list[str]) -> None:
     """Upgrade `packages`, or all, rebuild, and print what became of it; nothing changes where that fails."""
     chosen = {name for package in packages for name in named(project, package)}
-    fetched: list[int] = []
-    before = locks.read(project.table, project.root)
+    before, there = locks.read(project.table, project.root), project.images()
     with fresh_debian(archive(project)) if not packages else nullcontext():
-        asked = " ".join(sorted(chosen)) or "*"
-        build(project, [], asked, lambda images: fetched.append(bytes_to_pull(project.engine, images)))
+        build(project, [], " ".join(sorted(chosen)) or "*")
     changes = locks.changes(before, locks.read(project.table, project.root))
     print(locks.table(changes) or "everything is up to date")
-    if changes or sum(fetched):
-        print(f"to be pulled by those who have the images of before: {megabytes(sum(fetched))}")
+    pulled = bytes_to_pull(project, there)
+    if changes or pulled:
+        print(f"to be pulled by those who have the images of before: {megabytes(pulled)}")
 
 
 def named(project: Project, package: str) -> set[str]:
@@ -87,10 +85,11 @@ def fresh_debian(archive: Path) -> Iterator[None]:
     before.unlink(missing_ok=True)
 
 
-def bytes_to_pull(engine: Engine, images: list[Image]) -> int:
-    """The compressed bytes of those layers of new images that none of the images before has."""
-    known = {layer for image in images if image.before for layer in image.before["RootFS"]["Layers"]}
-    sizes = layer_sizes(engine, *(image.tag for image in images if image.new))
+def bytes_to_pull(project: Project, before: dict[str, dict[str, Any]]) -> int:
+    """The compressed bytes of those layers of new images that none of the images `before` has."""
+    known = {layer for image in before.values() for layer in image["RootFS"]["Layers"]}
+    new = [name for name, image in project.images().items() if image["Id"] != before.get(name, {}).get("Id")]
+    sizes = layer_sizes(project.engine, *new)
     return sum(size for layer, size in sizes.items() if layer not in known)
 
 
