@@ -127,11 +127,8 @@ def used_up(shown: str) -> set[str]:
         layer = "Description" not in about and about.get("Shared") == "true"  # of an image of the store
         if about.get("Type") == "regular" and (layer or USED_UP.search(record)):
             found.add(name)
-    pending = [*found]
-    while pending:
-        new = {parent for parent in parents.get(pending.pop(), ()) if parent not in found}
-        found |= new
-        pending += new
+    while above := {parent for each in found for parent in parents.get(each, ())} - found:
+        found |= above
     while kept := {parent for each in parents.keys() - found for parent in parents[each]} & found:
         found -= kept
     return found
