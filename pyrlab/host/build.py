@@ -33,8 +33,9 @@ def build(project: Project, names: list[str], upgrade: str = "") -> list[Image]:
     names = wanted(project, names)
     sweep(project)
     locks.stage(project)
-    found, stale = survey(project, names, python)
-    if not stale and not stale_locks(project, names, python) and not upgrade:
+    found = survey(project, names, python)
+    stale = any(outdated(project, image) for image in found) or stale_locks(project, names, python)
+    if not stale and not upgrade:
         return found
     with session(project, source, python) as now:
         make_locks(names, now, upgrade)
@@ -54,7 +55,7 @@ def build_images(names: list[str], now: Session, asked: bool) -> list[Image]:
     Files of the checkout change where a list has, or if the user `asked` for it.
     """
     project = now.project
-    built, _ = survey(project, names, now.python)
+    built = survey(project, names, now.python)
     try:
         for image in built:
             if outdated(project, image):

@@ -60,21 +60,16 @@ def wanted(project: Project, names: list[str]) -> list[str]:
     return [name for name in table if name in needed]
 
 
-def survey(project: Project, names: list[str], python: str) -> tuple[list[Image], list[str]]:
-    """The images `names`, and which of them must be built; of a stale one the children are likely to be, too."""
-    found: list[Image] = []
-    stale: list[str] = []
+def survey(project: Project, names: list[str], python: str) -> list[Image]:
+    """The images `names`, parents first, as they are, and what they would be made of now."""
+    found: dict[str, Image] = {}
     there = project.images()
     for name in names:
-        above, place = project.table[name].parent, project.tag_of(name)
-        parent = next((image for image in found if image.name == above), None)
-        image = Image(name, place, inputs_of(project, name), parent, there.get(place))
+        place, parent = project.tag_of(name), found.get(project.table[name].parent)
+        found[name] = Image(name, place, inputs_of(project, name), parent, there.get(place))
         if not parent:
-            image.inputs["Python image"] = python
-        if outdated(project, image) or above in stale:
-            stale.append(name)
-        found.append(image)
-    return found, stale
+            found[name].inputs["Python image"] = python
+    return [*found.values()]
 
 
 def outdated(project: Project, image: Image) -> list[str]:
