@@ -6,13 +6,11 @@ variable "CACERT" { default = "" }
 variable "CRAN" { default = "" }
 variable "BIOC" { default = "" }
 variable "TAG" { default = "latest" }
-variable "LOCKS" { default = ".cache/locks" }
 variable "PYTHON_IMAGE" { default = "" } # the identity of PYTHON
 variable "IMAGE" { default = "" }        # the name of the image that is built
 variable "PARENT" { default = "" }       # what it starts from, empty for the Python image
 variable "PACKAGES" { default = "" }     # its packages, in the engine
 variable "DOCKERFILE" { default = "" }   # its own
-variable "PLAN" { default = ".cache/plan" }
 variable "FIRST" { default = "target:unpacked" } # the Debian to bootstrap in
 variable "FOLDER" { default = ".cache" }
 variable "LISTS" { default = "" }    # what is locked, the names of files
@@ -62,10 +60,10 @@ target "steps" {
   dockerfile = "docker/steps/Dockerfile"
 }
 
-# The packages of IMAGE, as the folder PLAN says, on its PARENT, as an archive for docker load.
+# The packages of IMAGE, as the plan says, on its PARENT, as an archive for docker load.
 target "archive" {
   inherits = ["steps"]
-  contexts = { for name, place in { plan = PLAN, parent = PARENT } : name => place if place != "" } # no parent: Python's
+  contexts = { for name, place in { plan = ".cache/plan", parent = PARENT } : name => place if place != "" } # no parent: Python's
   target   = "archive"
   args     = { CRAN = CRAN, BIOC = BIOC }
   output   = ["type=tar,dest=-"]
@@ -92,7 +90,7 @@ target "tools" {
 # The same, checked, with its manifest.
 target "checked" {
   inherits = ["steps"]
-  contexts = { image = "target:image", plan = PLAN }
+  contexts = { image = "target:image", plan = ".cache/plan" }
   target   = "checked"
   args     = { NAME = IMAGE, BASE = PYTHON_IMAGE }
   labels   = { "org.pyrlab.python" = PYTHON_IMAGE }
@@ -105,7 +103,7 @@ target "checked" {
 target "lock" {
   inherits   = ["steps"]
   dockerfile = "docker/locks/Dockerfile"
-  contexts   = { locks = LOCKS, lists = ".cache/lists", tools = "target:tools" }
+  contexts   = { locks = ".cache/locks", lists = ".cache/lists", tools = "target:tools" }
   name     = "lock-${ecosystem}"
   matrix   = { ecosystem = ["python", "debian", "r"] }
   args = {
@@ -120,7 +118,7 @@ target "lock" {
     CRAN     = CRAN
     BIOC     = BIOC
   }
-  output   = ["type=local,dest=${LOCKS}"]
+  output   = ["type=local,dest=.cache/locks"]
 }
 
 # What is in the images, in the standard formats.

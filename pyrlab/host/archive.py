@@ -35,7 +35,6 @@ def make(image: Image, now: Session) -> None:
         "PARENT": f"docker-image://{image.parent.tag}" if image.parent else "",
         "PACKAGES": packages,
         "DOCKERFILE": dockerfile(project.root, image.name),
-        "PLAN": str(project.cache / PLAN),
     }
     said: dict[str, Any] = {}
 

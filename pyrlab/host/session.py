@@ -35,7 +35,7 @@ def session(project: Project, source: str, python: str) -> Iterator[Session]:
         python = bootstrap(project)
     shutil.rmtree(project.cache / LISTS, ignore_errors=True)
     project.checkout.stage(project.cache / LISTS)
-    environment = {"PYTHON": source, "PYTHON_IMAGE": python, "LOCKS": str(project.staged)}
+    environment = {"PYTHON": source, "PYTHON_IMAGE": python}
     with Progress([*project.table], project.cache / "build.log") as progress:
         yield Session(project, python, progress, environment | build_environment(project))
 
