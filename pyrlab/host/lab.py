@@ -370,8 +370,6 @@ def main(project: Project) -> None:
             list_labs(project)
         case "tunnel":
             tunnel(project)
-        case _:
-            raise Problem(f"there is no verb {verb}")
 
 
 if __name__ == "__main__":

@@ -104,8 +104,6 @@ def main(project: Project) -> None:
                 outdated(project)
             case "upgrade":
                 upgrade(project, packages)
-            case _:
-                raise Problem(f"there is no verb {verb}")
 
 
 if __name__ == "__main__":
