@@ -60,26 +60,22 @@ def ask(volumes: list[str]) -> None:
 
 
 def remove_records(engine: Engine) -> list[str]:
-    """Remove what builds keep, unless others build on this engine, too; what was removed."""
+    """Remove what builds keep, unless others build on this engine, too; what was removed.
+
+    Every step of pyrlab's names a path below /pyrlab, every cache mount an id that starts with pyrlab, and whatever
+    rests on such records keeps them there. BuildKit prunes by id; 12 characters tell one and keep the command short.
+    """
     if others := owner.others(engine):
         print(f"the build cache stays, for {' and '.join(others)} on this engine")
         return []
-    if ids := cache_ids(engine):
-        engine.run("buildx", "prune", "--all", "--force", "--filter", f"id=/^({'|'.join(ids)})/")
-    return ["the build cache"]
-
-
-def cache_ids(engine: Engine) -> list[str]:
-    """The ids of pyrlab's records in the build cache, and of those that rest on them, which keep them there.
-
-    Every step of pyrlab's names a path below /pyrlab, every cache mount an id that starts with pyrlab; but
-    BuildKit prunes by id, not by description. 12 characters tell the ids apart and keep the command short.
-    """
     records = cache_records(engine.run("buildx", "du", "--verbose"))
     found = {name for name, (record, _) in records.items() if "pyrlab" in record}
     while more := {name for name, (_, parents) in records.items() if name not in found and parents & found}:
         found |= more
-    return sorted(name[:12] for name in found)
+    if found:
+        ids = "|".join(sorted(name[:12] for name in found))
+        engine.run("buildx", "prune", "--all", "--force", "--filter", f"id=/^({ids})/")
+    return ["the build cache"]
 
 
 if __name__ == "__main__":
