@@ -61,11 +61,6 @@ class Lock:
                 found[section.partition(".")[0], locked.name_of(key)] = version
         return found
 
-    @property
-    def is_old(self) -> bool:
-        """Whether it is in a form that there was before."""
-        return locked.is_before(self.content)
-
 
 def is_lowest(table: Table, name: str) -> bool:
     """Whether a lock is of what stands on the Python image itself, and so depends on that."""
@@ -128,9 +123,9 @@ def publish(project: Project, asked: bool) -> None:
         origin = project.apart / f"{name}.of"
         if lock == before:
             origin.unlink(missing_ok=True)  # what was apart is of lists that are no more
-        if not lock.made.inputs.strip("0") or lock == before:
-            continue
-        if asked or follows or before.is_old or lock.made.lists != before.made.lists:
+        elif not lock.made.inputs.strip("0"):
+            continue  # it was not resolved
+        elif asked or follows or locked.is_before(before.content) or lock.made.lists != before.made.lists:
             lock.write(project.root)
             written.add(name)
         else:
@@ -148,7 +143,7 @@ def published(project: Project, names: Iterable[str]) -> bool:
 def notes(before: list[Lock], after: list[Lock]) -> list[str]:
     """Sentences on what was locked anew, if anything was."""
     found = []
-    if old := [f"{lock.of[-1].lock}.lock" for lock in before if lock.is_old and lock.content]:
+    if old := [f"{lock.of[-1].lock}.lock" for lock in before if lock.content and locked.is_before(lock.content)]:
         found.append(f"another form, of data alone, has now {', '.join(old)}; commit {'them' if old[1:] else 'it'}")
     if there := changes(before, after):
         shown, more = listed(there, 5)

@@ -66,9 +66,8 @@ def compose(project: Project, command: str, environment: dict[str, str], problem
     environment["JUPYTER_TOKEN"] = "of no lab"
     run = project.engine.compose(project.parameter("PROJECT"), f"{command} {' '.join(SERVICES)}", environment)
     if run.returncode:
-        if found := project.engine.fault():
-            raise Problem(str(found))
-        raise Problem(problem.format((run.stderr.strip() or "Compose gives no reason").splitlines()[-1]))
+        words = (run.stderr.strip() or "Compose gives no reason").splitlines()
+        raise Problem(str(project.engine.fault() or problem.format(words[-1])))
 
 
 def wanted(save: str) -> bool:
