@@ -151,14 +151,15 @@ class Floor:
         return ["chroot", str(self.root), "env", "-i", *variables, f"SSL_CERT_FILE={CERTIFICATES}", *command]
 
     def forget(self) -> None:
-        """Start from the bare system again, with the caches; the archive brings its own /dev."""
+        """Start from the bare system again, with the caches."""
         self.close()
         self.root.mkdir(parents=True)
         run("tar", "xf", ARCHIVE, "-C", self.root)
         if self.caches.exists():
             self.caches.rename(self.root / "caches")
         (self.root / "caches/apt/archives/partial").mkdir(parents=True, exist_ok=True)
-        run("mount", "-t", "proc", "proc", self.root / "proc")
+        for place in ("proc", "dev"):
+            run("mount", "--bind", f"/{place}", self.root / place)
         shutil.copy("/etc/resolv.conf", self.root / "etc/resolv.conf")
         shutil.copy(Path(sys.executable).parent / "uv", self.root / "usr/bin/uv")
 
@@ -191,8 +192,9 @@ class Floor:
 
     def close(self) -> None:
         """Remove the system, but for the caches; nothing stays mounted."""
-        if os.path.ismount(self.root / "proc"):
-            run("umount", self.root / "proc")
+        for place in ("proc", "dev"):
+            if os.path.ismount(self.root / place):
+                run("umount", self.root / place)
         if (self.root / "caches").exists():
             (self.root / "caches").rename(self.caches)
         shutil.rmtree(self.root, ignore_errors=True)
