@@ -27,9 +27,14 @@ BAKE = ("buildx", "bake", "--file", "docker/bake.hcl", "--progress=rawjson")
 NO_HISTORY = "DeadlineExceeded"
 # And an engine may end in the middle of a build: of an upgrade, or of a panic of BuildKit's (moby/buildkit#3714).
 GONE = "error reading from server|Cannot connect to the Docker daemon|error during connect|unexpected EOF"
-STUMBLE = rf"{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
-# In BuildKit's words about what pyrlab's steps have made, which no later build can use.
-USED_UP = re.compile(r'/run.sh (image|check|manifest|"\$\{TOOL\}") |/pyrlab/((archive|manifest|files|lock)/|files.sh)')
+# Or somebody has its cache pruned meanwhile, as another user's pyrlab does: this is then all that it says.
+PRUNED = "(?m)^(ERROR: failed to solve: )?not found$"
+STUMBLE = rf"{PRUNED}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
+# In BuildKit's words about what pyrlab's steps have made, which no later build can use; resolve, debs and r are those
+# of an earlier pyrlab.
+STEPS = r'/run.sh (image|check|manifest|"\$\{TOOL\}"|resolve|debs|r) '
+USED_UP = re.compile(rf"{STEPS}|/pyrlab/((archive|manifest|files|lock)/|files.sh)")
+IN_USE = re.compile(r"^Reclaimable:\s+false", re.MULTILINE)  # by a build
 MANY = 120  # layers that builds started from, after which that is removed: it takes some 20 ms a layer
 WAITING = "waiting for another build of yours"
 PAUSE = 5  # seconds, for what keeps it busy to get on
@@ -83,7 +88,8 @@ def turn(engine: Engine, layers: int = 1) -> Iterator[None]:
     """Wait until this user's other builds have ended: the engine may panic where two share steps.
 
     The file that they wait for grows by a byte with each of `layers`, those that the build starts from. It is emptied
-    where there are MANY, when what the builds left is removed; so it is where the file is new, as after a restart.
+    where there are MANY, when what the builds left is removed, or once others of the engine's users build nothing; so
+    it is where the file is new, as after a restart.
     """
     with (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a") as lock:
         try:
@@ -91,21 +97,26 @@ def turn(engine: Engine, layers: int = 1) -> Iterator[None]:
         except BlockingIOError:
             print(f"{'build':<12} {WAITING}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if not 0 < os.fstat(lock.fileno()).st_size < MANY:
-            forget_steps(engine)
+        if not 0 < os.fstat(lock.fileno()).st_size < MANY and forget_steps(engine):
             lock.truncate(0)
         lock.write("." * layers)
         yield
 
 
-def forget_steps(engine: Engine) -> None:
-    """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from.
+def forget_steps(engine: Engine) -> bool:
+    """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from; whether it could.
+
+    It could not where somebody builds, who might miss it.
 
     It would fill the disk until BuildKit's own bound. And when they start, engines before 27.4 look up each layer once
     for each one above it, and give up after 20 s (moby/moby#48569): some eight images of sixty layers are too many.
     """
-    if ids := used_up(engine.run("buildx", "du", "--verbose", check=False)):
+    shown = engine.run("buildx", "du", "--verbose", check=False)
+    if IN_USE.search(shown):
+        return False
+    if ids := used_up(shown):
         engine.run("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"', check=False)
+    return True
 
 
 def cache_records(shown: str) -> dict[str, tuple[str, set[str]]]:

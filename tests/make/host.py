@@ -29,13 +29,20 @@ class Host:
     home: Path
     parameters: dict[str, str | int] = field(default_factory=dict)
 
-    def run(self, *command: str, cwd: Path | None = None, user: str = USER) -> Run:
-        """Run a command there; `cwd` is below her home, and what she makes is hers alone (umask 077)."""
+    def start(self, *command: str, cwd: Path | None = None, user: str = USER) -> subprocess.Popen[str]:
+        """Start a command there; `cwd` is below her home, and what she makes is hers alone (umask 077)."""
         place = HOME / (cwd or self.home).relative_to(self.home)
         options = [f"--user={user}", f"--workdir={place}", f"--env=HOME={HOME}", f"--env=USER={user}"]
         shell = ["sh", "-c", 'umask 077 && exec "$@"', "sh"]
         whole = ["docker", "exec", *options, NAME, *shell, *command]
-        return subprocess.run(whole, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, *command: str, cwd: Path | None = None, user: str = USER) -> Run:
+        """Run a command there, as `start` does."""
+        started = self.start(*command, cwd=cwd, user=user)
+        said, words = started.communicate()
+        return Run(started.args, started.returncode, said, words)
 
     def docker(self, *arguments: str) -> str:
         """The output of a docker command that must succeed."""

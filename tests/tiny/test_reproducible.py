@@ -61,13 +61,37 @@ def test_clean_build_agrees(clean: Clean, name: str, tmp_path: Path) -> None:
     assert_same(image, image, clean.host, tmp_path)
 
 
+TIDY = """
+import os
+from pathlib import Path
+from pyrlab.host import bake, engine
+for layers in (bake.MANY, 1):
+    with bake.turn(engine.Engine(Path(), os.environ), layers):
+        pass
+"""
+
+
+def tidy(clean: Clean) -> str:
+    """Let there have been many builds; what the build cache has then."""
+    assert clean.host.run("python3", "-c", TIDY, cwd=clean.checkout).returncode == 0
+    return clean.host.docker("buildx", "du", "--verbose")
+
+
 def test_what_the_build_cache_keeps(clean: Clean) -> None:
-    """Once there were many builds the engine has the tools for the next one, and nothing of what none can use."""
-    assert bake.used_up(clean.host.docker("buildx", "du", "--verbose"))
-    tidy = "import os\nfrom pathlib import Path\nfrom pyrlab.host import bake, engine\n"
-    many = "for layers in (bake.MANY, 1):\n with bake.turn(engine.Engine(Path(), os.environ), layers): pass"
-    assert clean.host.run("python3", "-c", tidy + many, cwd=clean.checkout).returncode == 0
-    records = clean.host.docker("buildx", "du", "--verbose")
+    """Once there were many builds the engine has the tools for the next one, and nothing of what none can use.
+
+    As long as somebody else builds, all stays: he might have the use of it.
+    """
+    slow = f"FROM pyrlab-base:{CHANGED}\\nRUN sleep 300\\n"
+    building = clean.host.start("sh", "-c", f"echo $$ >builder; printf '{slow}' >slow; exec docker build - <slow")
+    while not bake.IN_USE.search(clean.host.docker("buildx", "du", "--verbose")):
+        assert building.poll() is None, building.communicate()
+    assert bake.used_up(tidy(clean))
+    clean.host.run("sh", "-c", "kill $(cat builder)")
+    assert building.wait() != 0
+    while bake.IN_USE.search(clean.host.docker("buildx", "du", "--verbose")):
+        pass
+    records = tidy(clean)
     assert bake.used_up(records) == set()
     assert [text for text, _ in bake.cache_records(records).values() if "Description:" not in text] == []  # layers
     assert [record for record in build_records("tools.sh", clean.host.docker) if "cached mount" not in record]
