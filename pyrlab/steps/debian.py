@@ -396,7 +396,7 @@ def scripted(found: Mapping[str, Deb], shelf: Shelf, order: debs.Order, before: 
         paths, folders = piece.paths, piece.folders
         if piece.about.get("odd") or not fits(paths, folders, tree) or not special.isdisjoint(paths):
             asking.add(name)
-        if any(within(path, watched) or is_library(path, libraries) for path in paths):
+        if any(path in watched or trees.inside(path, watched) or is_library(path, libraries) for path in paths):
             asking.add(name)
         for path in paths:
             if path in owners:
@@ -420,11 +420,6 @@ def is_library(path: str, folders: Collection[str]) -> bool:
     """Whether the loader of libraries may have to know a file."""
     folder, _, name = path.rpartition("/")
     return folder in folders and name.startswith(("lib", "ld-")) and ".so." in name
-
-
-def within(path: str, places: Collection[str]) -> bool:
-    """Whether a path is one of `places` or below one."""
-    return path in places or any(path[: match.start()] in places for match in re.finditer("/", path))
 
 
 def fits(paths: Iterable[str], folders: Folders, tree: Tree) -> bool:

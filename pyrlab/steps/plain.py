@@ -12,7 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pyrlab.model import events, images, plan
 from pyrlab.model.checkout import Checkout
 from pyrlab.model.locked import digest, is_before, unseal
 from pyrlab.model.problem import Problem
-from pyrlab.steps import image, network, oci, trees, wheels
+from pyrlab.steps import image, network, oci, wheels
 from pyrlab.steps.pieces import END, Piece, Tar
 from pyrlab.steps.unpack import MADE, unpack
 
@@ -38,16 +38,6 @@ def check_lock(checkout: Checkout, name: str) -> None:
     if made.lists != digest("\n".join(checkout.wanted(name))):
         lists = " or ".join(checkout.table.files_of(name))
         raise Problem(f"made before {lists} was changed, so that it lacks what is asked for; type make lock", path.name)
-
-
-def known_by(found: Mapping[str, trees.Entry]) -> str:
-    """What a tree of files is told from others by."""
-    facts = []
-    for path, entry in sorted(found.items()):
-        about = entry.status
-        content = () if trees.is_folder(entry) else (about.st_size, about.st_mtime_ns, entry.target)
-        facts.append((path, about.st_mode, about.st_uid, about.st_gid, *content))
-    return wheels.digest(repr(facts))
 
 
 def library() -> list[oci.Layer]:
@@ -84,7 +74,7 @@ def main() -> None:
     (PLAN / "locks").mkdir()
     for path in CONTEXT.glob("*.lock"):
         shutil.copy(path, PLAN / "locks")
-    parent = known_by(image.TREE.found)
+    parent = wheels.digest(repr([(path, entry.facts) for path, entry in sorted(image.TREE.found.items())]))
     plan.write(PLAN, checkout, name, name="", python=parent, parent=parent if own.parent else "")
     layers, lines = image.own_layers(plan.Plan.read(PLAN))
     gone = [MANIFEST]

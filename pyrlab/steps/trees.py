@@ -32,16 +32,12 @@ class Entry:
     target: str | None  # of a symbolic link
     attributes: dict[str, bytes]  # extended ones, such as capabilities
 
-    def same(self, other: Entry | None) -> bool:
-        """Whether both are the same to a reader; folders do not count their time or size."""
-        if other is None:
-            return False
-        a, b = self.status, other.status
-        if (a.st_mode, a.st_uid, a.st_gid) != (b.st_mode, b.st_uid, b.st_gid):
-            return False
-        if (self.target, self.attributes) != (other.target, other.attributes):
-            return False
-        return not stat.S_ISREG(a.st_mode) or (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """What makes it another one to a reader; time and size do so of files only."""
+        about = self.status
+        of_files = (about.st_size, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else ()
+        return about.st_mode, about.st_uid, about.st_gid, self.target, self.attributes, *of_files
 
 
 def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str], os.stat_result]]:
@@ -85,7 +81,8 @@ def changed(root: Path, before: Mapping[str, Entry]) -> tuple[dict[str, Entry], 
         now = after.get(path)
         if now is None or is_folder(now) != is_folder(before[path]):
             gone.append(path)
-    return {path: entry for path, entry in after.items() if not entry.same(before.get(path))}, gone
+    new = {path: entry for path, entry in after.items() if path not in before or entry.facts != before[path].facts}
+    return new, gone
 
 
 def is_folder(entry: Entry) -> bool:
@@ -133,7 +130,7 @@ def folders_of(paths: Iterable[str]) -> set[str]:
 
 def inside(path: str, folders: Collection[str]) -> bool:
     """Whether `path` is in one of `folders`."""
-    return any(str(parent) in folders for parent in Path(path).parents)
+    return any(path[: slash.start()] in folders for slash in re.finditer("/", path))
 
 
 def step_started() -> float:
