@@ -220,8 +220,8 @@ def read(parts: Mapping[str, tuple[bytes, int]], digest: str) -> Deb:
         text="".join(f"{name}: {fields[name]}\n" for name in order),
         asks=bool(parts.keys() & ASKING) or odd or "md5sums" not in parts or fields.get("Essential") == "yes",
         interests=re.findall(r"^\s*interest\S*\s+(/\S+)", triggers, re.MULTILINE),
-        needs=debs.related(",".join(fields.get(name, "") for name in ("Pre-Depends", "Depends"))),
-        provides=debs.related(fields.get("Provides", "")),
+        needs=debs.related(fields, "Pre-Depends", "Depends"),
+        provides=debs.related(fields, "Provides"),
     )
 
 

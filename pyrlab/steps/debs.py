@@ -98,9 +98,9 @@ def paragraphs(text: str) -> Iterator[dict[str, str]]:
         yield {name: value.strip() for name, value in fields}
 
 
-def related(field: str) -> list[str]:
-    """The names in a field such as Depends, without versions."""
-    return re.findall(rf"(?:^|[,|])\s*({NAME})", field)
+def related(entry: Mapping[str, str], *kinds: str) -> list[str]:
+    """The names in the fields of these `kinds`, as Depends, without versions; alternatives are among them."""
+    return re.findall(rf"(?:^|[,|])\s*({NAME})", ",".join(entry.get(kind, "") for kind in kinds))
 
 
 def elsewhere(names: Collection[str]) -> dict[str, dict[str, str]]:
@@ -146,8 +146,7 @@ def replacing(name: str) -> list[str]:
     return [
         entry["Package"]
         for entry in paragraphs("\n\n".join(block for block in available() if name in block))
-        if name in related(entry.get("Replaces", ""))
-        and name in related(f"{entry.get('Breaks', '')},{entry.get('Conflicts', '')}")
+        if name in related(entry, "Replaces") and name in related(entry, "Breaks", "Conflicts")
     ]
 
 
@@ -183,7 +182,7 @@ def missing(name: str, known: set[str], other: dict[str, str]) -> str:
     if slash:
         return f"{name} is in Debian's {component}, which pyrlab does not use"
     lacks = f"Debian has no package named '{name}'{' any more' if other else ''}"
-    now = [need for need in related(other.get("Depends", "")) if need in known]
+    now = [need for need in related(other, "Depends") if need in known]
     if now and re.search("transitional|dummy", other.get("Description", "")):
         return f"{lacks}; it is {' and '.join(now)} now"
     if 0 < len(same := other_numbers(name, known)) <= MANY:

@@ -14,8 +14,9 @@ import os
 import platform
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from email import message_from_string
 from email.message import Message
 from itertools import chain
@@ -25,16 +26,15 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from pyrlab.model import events, lists
 from pyrlab.model.locked import canonical
-from pyrlab.steps import debs, r, trees
+from pyrlab.steps import debs, r, trees, wheels
 from pyrlab.steps.pieces import EPOCH
 
 ROOT = Path("/")
-VENV = "/opt/venv"
-SITE = f"{VENV}/lib/python3*/site-packages"  # where wheels are installed
 R_LIBRARIES = ("/usr/local/lib/R/site-library", "/usr/lib/R/site-library", "/usr/lib/R/library")
 IN_LIBRARY = re.compile(rf"((?:{'|'.join(R_LIBRARIES)})/[^/]+)/")
 PARTS = ("bin/[ip]*", "include/python*/**/*", "lib/libpython*", "lib/pkgconfig/*", "lib/python*/**/*", "share/man/**/*")
 JUPYTER = ("jupyterlab", "notebook", "jupyter-server", "ipykernel")
+SHOWN = ("ecosystem", "name", "version", "licence", "size", "why")  # of each package
 
 
 @dataclass
@@ -57,16 +57,9 @@ def debian() -> Iterator[Package]:
     for entry in debs.paragraphs((ROOT / "var/lib/dpkg/status").read_text()):
         if entry["Status"].split()[-1] != "installed":
             continue
-        name = entry["Package"].strip()
-        needs = names_in(entry, "Depends") | names_in(entry, "Pre-Depends")
-        version = entry["Version"].strip()
-        yield Package("Debian", name, version, copyright_of(name), needs, names_in(entry, "Provides"))
-
-
-def names_in(entry: dict[str, str], kind: str) -> set[str]:
-    """The names of other packages in a field of dpkg's database, alternatives included."""
-    parts = re.split(r"[,|]", entry.get(kind, ""))
-    return {re.split(r"[\s:(]", part.strip())[0] for part in parts if part.strip()}
+        name = entry["Package"]
+        needs, provides = debs.related(entry, "Depends", "Pre-Depends"), debs.related(entry, "Provides")
+        yield Package("Debian", name, entry["Version"], copyright_of(name), {*needs}, {*provides})
 
 
 def copyright_of(name: str) -> str:
@@ -84,7 +77,7 @@ def glob(pattern: str) -> list[Path]:
 
 def python(wanted: Iterable[str]) -> Iterator[Package]:
     """Python's packages of the environment, with what they need here, for the extras that anything asks for."""
-    places = [f"{folder}/*.dist-info/METADATA" for folder in (SITE, f"{VENV}/lib/pyrlab")]
+    places = [f"{wheels.VENV}/lib/{folder}/*.dist-info/METADATA" for folder in ("python3*/site-packages", "pyrlab")]
     found = [headers(path) for place in places for path in glob(place)]
     required = [[requirement(text) for text in about.get_all("Requires-Dist", [])] for about in found]
     extras: dict[str, set[str]] = {}
@@ -132,11 +125,9 @@ def licence_of(about: Message) -> str:
     """The licence that a wheel's metadata names."""
     if "License-Expression" in about:
         return about["License-Expression"]
-    classifiers = [
-        text.split(" :: ")[-1] for text in about.get_all("Classifier") or [] if text.startswith("License ::")
-    ]
-    written = about["License"].strip() if "License" in about else ""
-    return " and ".join(classifiers) or (written if "\n" not in written else written.splitlines()[0])
+    classifiers = [text for text in about.get_all("Classifier", []) if text.startswith("License ::")]
+    names = " and ".join(text.split(" :: ")[-1] for text in classifiers)
+    return names or about.get("License", "").strip().partition("\n")[0]
 
 
 def r_packages() -> Iterator[tuple[Package, str]]:
@@ -146,9 +137,7 @@ def r_packages() -> Iterator[tuple[Package, str]]:
             folder = path.parent.parent
             about = next(iter(debs.paragraphs((folder / "DESCRIPTION").read_text(errors="replace"))))
             needs = {need.name for need in r.needs(about)}
-            licence = about.get("License", "").strip()
-            package = Package("R", folder.name, about["Version"].strip(), licence, needs)
-            yield package, str(folder)
+            yield Package("R", folder.name, about["Version"], about.get("License", ""), needs), str(folder)
 
 
 def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -> tuple[int, dict[str, int]]:
@@ -185,12 +174,10 @@ def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -
 
 def records() -> Iterator[tuple[str, tuple[str, str]]]:
     """Every file that a wheel, or a Python that is not Debian's, has brought, with the ecosystem and the name."""
-    for record in glob(f"{SITE}/*.dist-info/RECORD"):
-        name = canonical(record.parent.name.partition("-")[0])
-        folder = record.parent.parent
-        for row in record.read_text().splitlines():
-            path = row.rsplit(",", 2)[0].strip('"')
-            yield os.path.normpath(f"{folder}/{path}"), ("Python", name)
+    for record in wheels.VENV.glob(wheels.RECORDS):
+        name, _ = wheels.package_of(record)
+        for path in wheels.rows(record):
+            yield f"/{path}", ("Python", name)
     for pattern in PARTS if sys.base_prefix != "/usr" else ():
         for file in Path(sys.base_prefix).glob(pattern):
             yield str(file), ("base", "python")
@@ -198,22 +185,19 @@ def records() -> Iterator[tuple[str, tuple[str, str]]]:
 
 def explain(packages: dict[tuple[str, str], Package], wanted: dict[tuple[str, str], list[str]], base: str) -> None:
     """Say of every package why it is there."""
-    providers: dict[tuple[str, str], set[str]] = {}
-    for package in packages.values():
-        for name in {package.name, *package.provides}:
-            providers.setdefault((package.ecosystem, name), set()).add(package.name)
-    needed: dict[tuple[str, str], set[str]] = {}
-    for package in packages.values():
+    providers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for (ecosystem, name), package in packages.items():
+        for provided in (name, *package.provides):
+            providers[ecosystem, provided].add(name)
+    needed: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for (ecosystem, name), package in packages.items():
         for need in package.needs:
-            for name in providers.get((package.ecosystem, need), set()) - {package.name}:
-                needed.setdefault((package.ecosystem, name), set()).add(package.name)
-    for key, package in packages.items():
-        virtual = (
-            wanted.get((key[0], name), []) for name in sorted(package.provides) if (key[0], name) not in packages
-        )
-        package.why = [*wanted.get(key, []), *chain.from_iterable(virtual)] + [
-            f"needed by {name}" for name in sorted(needed.get(key, ()))
-        ]
+            for other in providers[ecosystem, need] - {name}:
+                needed[ecosystem, other].add(name)
+    for (ecosystem, name), package in packages.items():
+        virtual = [each for each in sorted(package.provides) if (ecosystem, each) not in packages]
+        package.why = [why for each in (name, *virtual) for why in wanted.get((ecosystem, each), ())]
+        package.why += [f"needed by {other}" for other in sorted(needed[ecosystem, name])]
         if not package.why:
             package.why = [f"part of {package.part_of}" if package.part_of else base]
 
@@ -246,27 +230,16 @@ def main() -> None:
     total, nobodys = own(packages, {path: package for package, path in in_r})
     packages["Python", "pyrlab-pdf"].part_of = "pyrlab"
     explain(packages, asked_for(listed), base)
-    shown = [("R", "base"), *(("Python", name) for name in JUPYTER)]
-    versions = {"Python": platform.python_version()} | {
-        "R" if name == "base" else name: packages[ecosystem, name].version
-        for ecosystem, name in shown
-        if (ecosystem, name) in packages
-    }
+    shown = {"R": ("R", "base"), **{name: ("Python", name) for name in JUPYTER}}
+    versions = {title: packages[key].version for title, key in shown.items() if key in packages}
     manifest = {
         "image": name,
         "base": base,
         "architecture": platform.machine(),
-        "versions": versions,
+        "versions": {"Python": platform.python_version(), **versions},
         "size": total,
         "nobodys": {"size": sum(nobodys.values()), "files": len(nobodys)},
-        "packages": [
-            {
-                name: value
-                for name, value in asdict(packages[key]).items()
-                if name not in ("needs", "provides", "part_of")
-            }
-            for key in sorted(packages)
-        ],
+        "packages": [{name: getattr(packages[key], name) for name in SHOWN} for key in sorted(packages)],
     }
     path = Path(layer) / "usr/share/pyrlab/manifest.json"
     path.parent.mkdir(parents=True)

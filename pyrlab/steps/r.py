@@ -168,9 +168,8 @@ class Repository:
                 raise
             self.packages = {}
             for entry in debs.paragraphs(text):
-                name, version = entry["Package"].strip(), entry["Version"].strip()
-                folder = entry.get("Path", "").strip()
-                url = "/".join(filter(None, [self.contrib, folder, f"{name}_{version}.tar.gz"]))
+                name, version = entry["Package"], entry["Version"]
+                url = "/".join(filter(None, [self.contrib, entry.get("Path"), f"{name}_{version}.tar.gz"]))
                 self.packages[name] = Package(name, version, needs(entry), url, self.source)
         return self.packages
 
@@ -205,8 +204,7 @@ def described(archive: bytes, url: str, source: str) -> Package:
             file = tree.extractfile(member)
             assert file is not None
             description = next(iter(debs.paragraphs(file.read().decode(errors="replace"))))
-            name, version = description["Package"].strip(), description["Version"].strip()
-            return Package(name, version, needs(description), url, source)
+            return Package(description["Package"], description["Version"], needs(description), url, source)
     except (tarfile.TarError, StopIteration, KeyError) as error:
         raise Unreachable(f"{url} is no archive of an R package") from error
 
