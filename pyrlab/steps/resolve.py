@@ -38,6 +38,7 @@ SUPPORTED = """\
 [tool.uv]
 environments = ["sys_platform == 'linux'"]
 """
+OLDEST = "{}.{}".format(*wheels.PYTHON)
 ENVIRONMENTS = [
     {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": machine}
     | {"python_version": f"3.{minor}", "python_full_version": f"3.{minor}.0", "implementation_name": "cpython"}
@@ -63,7 +64,7 @@ RENAMED = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-SYSTEMS = {"Windows": "win32", "macOS": "darwin"}
+SYSTEMS = {"Windows": "win32", "macOS": "darwin"}  # as people and as Python call them
 NONE_SATISFIES = "no version of {0} satisfies '{1}'"
 OLD_PYTHON = "there is no '{1}' for Python {python} and later, for which the lists are locked"
 SINGLE = [  # what uv says of one package, and what is said of its line
@@ -135,8 +136,7 @@ class Resolver:
     def run(self, names: list[str], *options: str | Path, universal: bool = True, alone: bool = False) -> Run:
         """Let uv resolve the lists `names`, `alone` or with what is there already."""
         self.write()
-        version = "{}.{}".format(*wheels.PYTHON)
-        fixed = ["--universal", f"--python-version={version}", "--no-header"] if universal else []
+        fixed = ["--universal", f"--python-version={OLDEST}", "--no-header"] if universal else []
         limits = ["--constraints=constraints.txt"] if self.constraints else []
         limits += ["--constraints=below.txt"] if self.below and not alone else []
         given = [*names, *limits, *fixed, "--emit-index-annotation", *self.options, *options]
@@ -145,12 +145,20 @@ class Resolver:
     def resolve(self, names: list[str], output: Path, *options: str | Path) -> Run:
         """Resolve the lists `names` to `output`, or stop with a sentence on each line that is in the way."""
         while (run := self.run(names, "--output-file", output, *options)).returncode:
-            self.diagnose(run.stderr, self.asked.problems)
+            self.diagnose(run.stderr)
         return self.checked(run)
 
     def checked(self, run: Run) -> Run:
-        """What has resolved, or stop with a sentence on each line that is wrong all the same."""
-        check_extras(run.stderr, self.packages, self.asked.problems)
+        """What has resolved, or stop with a sentence on each line that is wrong all the same.
+
+        Of an extra that does not exist, as in dask[complete], uv only warns.
+        """
+        for name, extra in re.findall(
+            r"The package `([\w.-]+)[^`]*` does not have an extra named `([^`]+)`", run.stderr
+        ):
+            known = [package for package in self.packages if package.name == canonicalize_name(name)]
+            if lines := [package.line for package in known if extra in package.line.text]:
+                self.asked.problems.note(f"{name} has no extra named '{extra}'", *lines)
         self.asked.problems.stop()
         return run
 
@@ -171,7 +179,7 @@ class Resolver:
             return None
         return self.checked(run)
 
-    def diagnose(self, stderr: str, problems: Problems, alone: bool = False) -> None:
+    def diagnose(self, stderr: str, alone: bool = False) -> None:
         """Note what uv's words say is wrong, and take out the lines that are, or do what helps.
 
         `alone` says that nothing but the user's own lists was resolved.
@@ -180,51 +188,48 @@ class Resolver:
         lines = self.at_addresses_in(words)
         if offline := network.explain(stderr):
             if lines := [line for line in lines if offline.split()[0] in line.text]:
-                return self.wrong(lines, offline, problems)
+                return self.wrong(lines, offline)
             raise Problem(offline)
         reason = re.findall(r"^\W*(?:cause: )?(fatal: .*|HTTP status .*)", stderr, re.MULTILINE)
         if lines and reason:
-            return self.wrong(lines, f"this address cannot be fetched: {reason[-1]}", problems)
+            return self.wrong(lines, f"this address cannot be fetched: {reason[-1]}")
         if failed := re.search(r"Failed to (?:build|download and build|prepare) `?([\w.-]+)", words):
-            return self.not_built(failed[1], stderr, problems)
+            return self.not_built(failed[1], stderr)
         for pattern, problem in SINGLE:
             if (match := re.search(pattern, words)) and (lines := self.named({match[1]})):
-                version = "{}.{}".format(*wheels.PYTHON)
                 system = self.system(match[1]) if "system" in problem else ""
-                said = problem.format(match[1], lines[0].text, python=version, system=system)
-                return self.wrong(lines, said + hint(match[1], problem), problems)
+                said = problem.format(match[1], lines[0].text, python=OLDEST, system=system)
+                return self.wrong(lines, said + hint(match[1], problem))
         if not alone:  # so that no line of another list is named where these contradict each other
             run = self.run(["requirements.txt"], "--output-file=alone.txt", alone=True)
             if "No solution found" in run.stderr:
-                return self.diagnose(run.stderr, problems, alone=True)
-        return self.contradiction(words, problems, alone)
+                return self.diagnose(run.stderr, alone=True)
+        return self.contradiction(words, alone)
 
-    def not_built(self, name: str, stderr: str, problems: Problems) -> None:
+    def not_built(self, name: str, stderr: str) -> None:
         """Note that a package could not be compiled, once that was tried with all that base_debs.txt has."""
         words = plain(stderr)
         if right := re.search(rf"`{name}` is often confused for `([\w.-]+)`", words):
-            return self.wrong(self.named({name}), f"{name} is called {right[1]}", problems)
+            return self.wrong(self.named({name}), f"{name} is called {right[1]}")
         # Where lines contradict each other, uv may have come down to a version that nobody could compile today.
         run = self.run([*BOTH], "--output-file=wheel.txt", f"--only-binary={name}")
         if re.search(rf"{name}<\S+ has no usable wheels", plain(run.stderr)):
-            return self.diagnose(run.stderr, problems)
+            return self.diagnose(run.stderr)
         if not self.compilers:
             self.compilers = True
             return compiled.prepare(self.base_debs)
         needing = re.search(rf"`{name}`[^`]* was included because (.*?) depends on", words)
         names = {name, *re.findall(r"`([\w.-]+)", needing[1] if needing else "")}
-        return self.wrong(self.named(names), compiled.sentence(name, stderr), problems)
+        return self.wrong(self.named(names), compiled.sentence(name, stderr))
 
-    def wrong(self, lines: list[Line], problem: str, problems: Problems) -> None:
+    def wrong(self, lines: list[Line], problem: str) -> None:
         """Note what is wrong with some lines, and take them out."""
         if not lines:
-            problems.stop()
+            self.asked.problems.stop()
             raise Problem(f"the Python packages of the lists cannot be had: {problem}")
-        problems.note(problem, *lines)
-        self.packages, self.constraints = (
-            [package for package in packages if package.line not in lines]
-            for packages in (self.packages, self.constraints)
-        )
+        self.asked.problems.note(problem, *lines)
+        self.packages = [package for package in self.packages if package.line not in lines]
+        self.constraints = [package for package in self.constraints if package.line not in lines]
 
     def at_addresses_in(self, words: str) -> list[Line]:
         """The lines that have an address which is among uv's words."""
@@ -238,17 +243,17 @@ class Resolver:
         strict = {package.name for package in found if package.limits}
         return [package.line for package in found if package.limits or package.name not in strict]
 
-    def contradiction(self, words: str, problems: Problems, alone: bool) -> None:
+    def contradiction(self, words: str, alone: bool) -> None:
         """Note which lines cannot be had with each other or with the Jupyter stack."""
         lines = self.named(re.findall(SUBJECT, words))
         if not lines:
-            return self.wrong([], because(words), problems)
+            return self.wrong([], because(words))
         texts = " and ".join(f"'{text}'" for text in dict.fromkeys(line.text for line in lines))
         together = "together" if lines[1:] else "with what it needs"
         there = "what the image's parent has" if self.below else "the JupyterLab that every image has"
         stack = f"{'do' if lines[1:] else 'does'} not go with {there}"
         reason = because(words, [package.name for package in self.packages if package.line in lines])
-        return self.wrong(lines, f"{texts} {f'cannot be had {together}' if alone else stack}: {reason}", problems)
+        return self.wrong(lines, f"{texts} {f'cannot be had {together}' if alone else stack}: {reason}")
 
     def system(self, name: str) -> str:
         """For which system a package is that has nothing for Linux."""
@@ -256,15 +261,10 @@ class Resolver:
         if any(package.name == canonicalize_name(name) and "://" in package.text for package in self.packages):
             return nothing  # what the index has of this name may be another
         (RESOLVE / "one.txt").write_text(f"{name}\n")
-        for system, platform in (("Windows", "windows"), ("macOS", "macos")):
-            options: list[str | Path] = [
-                "--no-deps",
-                f"--python-platform={platform}",
-                "--output-file",
-                RESOLVE / "one.lock",
-            ]
+        for system, platform in SYSTEMS.items():
+            options = ["--no-deps", f"--python-platform={system.lower()}", "--output-file=one.lock"]
             if not self.run(["one.txt"], *options, universal=False).returncode:
-                return f"is for {system} only; take it out, or say so after it: ; sys_platform == '{SYSTEMS[system]}'"
+                return f"is for {system} only; take it out, or say so after it: ; sys_platform == '{platform}'"
         return nothing
 
 
@@ -326,14 +326,6 @@ def note_yanked(stderr: str, packages: list[Package]) -> None:
         events.note(f"{name} {version} was withdrawn by its makers{why}", lists.place(lines))
 
 
-def check_extras(stderr: str, packages: list[Package], problems: Problems) -> None:
-    """Note of what uv only warns, and goes on without: an extra, as in dask[complete], that does not exist."""
-    for name, extra in re.findall(r"The package `([\w.-]+)[^`]*` does not have an extra named `([^`]+)`", stderr):
-        lines = [p.line for p in packages if p.name == canonicalize_name(name) and extra in p.line.text]
-        if lines:
-            problems.note(f"{name} has no extra named '{extra}'", *lines)
-
-
 CUDA = re.compile(r"(nvidia|cuda)-")
 
 
@@ -342,11 +334,10 @@ def note_cuda(resolver: Resolver, locked: Packages, previous: Packages, draft: P
     new = {name for name in locked if CUDA.match(name)}
     if not new or any(CUDA.match(name) for name in previous):
         return
-    lock = RESOLVE / "pylock.toml"
-    options: list[str | Path] = ["--format=pylock.toml", "--output-file", lock, "--constraints", draft]
+    options = ["--format=pylock.toml", "--output-file=pylock.toml", f"--constraints={draft}"]
     if resolver.run(["requirements.txt"], *options, universal=False).returncode:
         return
-    blocks = lock.read_text().split("[[packages]]")
+    blocks = (RESOLVE / "pylock.toml").read_text().split("[[packages]]")
     sizes = [re.search(r"\bsize = (\d+)", block) for block in blocks if re.search(rf'name = "{CUDA.pattern}', block)]
     size = sum(int(found[1]) for found in sizes if found) / 1e6
     lines = [package.line for package in resolver.packages if package.name in needing(new, locked)]

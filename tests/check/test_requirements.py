@@ -81,9 +81,9 @@ def told(folder: Path, words: str, *texts: str, alone: str = "") -> str:
         def run(self, *_: object, **__: object) -> resolve.Run:
             return subprocess.CompletedProcess([], int(bool(alone)), stderr=alone)
 
-    problems = Problems()
-    Resolved(Demands(folder), demands(folder, *texts), folder, []).diagnose(words, problems)
-    return sentences(problems)
+    asked = demands(folder, *texts)
+    Resolved(Demands(folder), asked, folder, []).diagnose(words)
+    return sentences(asked.problems)
 
 
 @pytest.fixture
