@@ -17,6 +17,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,17 @@ def canonical(requirement: str) -> str:
 def name_of(key: str) -> str:
     """The name in the key of a package."""
     return key.partition(" ;")[0]
+
+
+def reached(names: Iterable[str], needs: Callable[[str], Iterable[str]]) -> set[str]:
+    """Some packages with all that they need, of which each `needs` some others."""
+    found: set[str] = set()
+    pending = [*names]
+    while pending:
+        if (name := pending.pop()) not in found:
+            found.add(name)
+            pending += needs(name)
+    return found
 
 
 def requirement(key: str, locked: Locked) -> str:

@@ -26,6 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from pyrlab.model import events
+from pyrlab.model.locked import reached
 from pyrlab.model.problem import Problem
 from pyrlab.steps import chance, debs, trees
 from pyrlab.steps.pieces import EPOCH, FOLDER, FORMAT, Folders, Mode, Piece, Tar, content_of, decompress, unpack, write
@@ -439,13 +440,7 @@ def closure(names: Collection[str], found: Mapping[str, Deb]) -> set[str]:
     for name, deb in found.items():
         for other in (name, *deb.provides):
             providers.setdefault(other, set()).add(name)
-    reached: set[str] = set()
-    pending = set(names)
-    while pending:
-        reached |= pending
-        wanted = {need for name in pending for need in found[name].needs}
-        pending = {name for need in wanted for name in providers.get(need, ())} - reached
-    return reached
+    return reached(names, lambda name: (other for need in found[name].needs for other in providers.get(need, ())))
 
 
 # --- what apt has installed

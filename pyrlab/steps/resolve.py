@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 
 from pyrlab.model import events, lists
 from pyrlab.model.lists import Line, Problems
-from pyrlab.model.locked import Lock, Packages, name_of, pinned, requirement
+from pyrlab.model.locked import Lock, Packages, name_of, pinned, reached, requirement
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, debs, network, wheels
 from pyrlab.steps.requirements import INDEXES, Demands, Package
@@ -340,22 +340,14 @@ def note_cuda(resolver: Resolver, locked: Packages, previous: Packages, draft: P
     blocks = (RESOLVE / "pylock.toml").read_text().split("[[packages]]")
     sizes = [re.search(r"\bsize = (\d+)", block) for block in blocks if re.search(rf'name = "{CUDA.pattern}', block)]
     size = sum(int(found[1]) for found in sizes if found) / 1e6
-    lines = [package.line for package in resolver.packages if package.name in needing(new, locked)]
+    needing = reached(new, lambda name: (name_of(key) for key, each in locked.items() if name in each.needs))
+    lines = [package.line for package in resolver.packages if package.name in needing]
     events.note(
         f"brings CUDA libraries of {size:,.0f} MB, which only an NVIDIA GPU uses; "
         "without them, PyTorch and its like come from the index for CPUs that pytorch.org names, by a line "
         "--extra-index-url …",
         lists.place(lines),
     )
-
-
-def needing(names: set[str], locked: Packages) -> set[str]:
-    """Some packages, and all that need them."""
-    found, pending = set[str](), {*names}
-    while pending:
-        found |= pending
-        pending = {name_of(key) for key, each in locked.items() if pending & {*each.needs}} - found
-    return found
 
 
 def lock(paths: list[Path], base_debs: Path, sections: list[str], below: list[Path], previous: Path) -> Lock:

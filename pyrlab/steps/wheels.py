@@ -21,7 +21,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from pyrlab.model import lists
-from pyrlab.model.locked import Lock, Locked, canonical, name_of, requirement
+from pyrlab.model.locked import Lock, Locked, canonical, name_of, reached, requirement
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, network, requirements
 from pyrlab.steps.pieces import FORMAT, Mode, Piece, Tar
@@ -359,9 +359,4 @@ def pieces(image: str, packages: Packages, cache: Path) -> tuple[Piece, dict[str
 
 def closure(name: str, pins: Mapping[str, Pin]) -> list[str]:
     """A package and all that it needs, sorted."""
-    found, pending = {name}, [name]
-    while pending:
-        new = (pins[pending.pop()].needs & pins.keys()) - found
-        found |= new
-        pending += new
-    return sorted(found)
+    return sorted(reached([name], lambda each: pins[each].needs & pins.keys()))
