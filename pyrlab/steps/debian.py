@@ -254,11 +254,9 @@ def streamed(archive: Path, deb: Deb, parts: Mapping[str, tuple[bytes, int]], fi
             target = tree.resolved(os.path.normpath(member.linkname)) if member.islnk() else member.linkname
             if not (member.isreg() or member.issym() or (member.islnk() and target in tar.paths)):
                 raise Odd  # a device, or a link to what is left out
-            plain, data = tarfile.TarInfo(path), content_of(files, member)
-            plain.type, plain.mode, plain.mtime, plain.size = member.type, member.mode, int(member.mtime), len(data)
-            plain.linkname = "" if member.isreg() else target
             tar.folder(path.rpartition("/")[0])
-            tar.add(plain, data)
+            data, target = content_of(files, member), "" if member.isreg() else target
+            tar.file(path, data, Mode(member.mode), int(member.mtime), member.type, target)
     called = f"{deb.name}:{deb.architecture}" if same_in(deb.text) else deb.name
     own = {**parts, "list": (b"".join(os.fsencode(f"{line}\n") for line in listing), 0o644)}
     tar.folder(INFO)

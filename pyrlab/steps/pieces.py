@@ -91,22 +91,19 @@ class Tar:
 
     def add(self, member: tarfile.TarInfo, content: bytes = b"") -> None:
         """Add whatever is no folder; the folder that it is in must be there."""
+        member.size = len(content)
         self.paths.append(member.name)
         self.parts += [head(member), content, bytes(-len(content) % 512)]
 
-    def file(self, path: str, content: bytes, mode: Mode, mtime: int = EPOCH) -> None:
-        """Add a regular file."""
-        member = tarfile.TarInfo(path)
-        member.size, member.mtime = len(content), mtime
-        member.mode, member.uid, member.gid = mode.mode, mode.uid, mode.gid
-        self.add(member, content)
+    def file(
+        self, path: str, content: bytes, mode: Mode, mtime: int = EPOCH, kind: bytes = tarfile.REGTYPE, target: str = ""
+    ) -> None:
+        """Add a regular file, or of another `kind`, as a link to a `target`."""
+        self.add(described(path, mode, mtime, kind, target), content)
 
     def link(self, path: str, target: str, uid: int = 0, gid: int = 0) -> None:
         """Add a symbolic link."""
-        member = tarfile.TarInfo(path)
-        member.type, member.linkname, member.mode, member.mtime = tarfile.SYMTYPE, target, 0o777, EPOCH
-        member.uid, member.gid = uid, gid
-        self.add(member)
+        self.file(path, b"", Mode(0o777, uid, gid), EPOCH, tarfile.SYMTYPE, target)
 
     def gone(self, path: str) -> None:
         """Say that a file or folder of a layer below is there no more, as the OCI's image-spec has it (layer.md)."""
@@ -120,27 +117,21 @@ class Tar:
         if stat.S_ISDIR(status.st_mode):
             self.folders[path] = Mode.of(status)
             return
-        member = tarfile.TarInfo(path)
-        member.pax_headers = attributes(place)
-        member.mtime = int(status.st_mtime) if mtime is None else mtime
-        member.mode, member.uid, member.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+        member = described(path, Mode.of(status), int(status.st_mtime) if mtime is None else mtime)
+        attributes = trees.attributes(str(place)).items()
+        member.pax_headers = {f"{XATTR}{name}": value.decode("utf-8", "surrogateescape") for name, value in attributes}
+        first = self.linked.setdefault((status.st_dev, status.st_ino), path) if status.st_nlink > 1 else path
+        content = b""
         if stat.S_ISLNK(status.st_mode):
             member.type, member.linkname, member.mode = tarfile.SYMTYPE, os.readlink(place), 0o777
-            self.add(member)
-            return
-        if stat.S_ISFIFO(status.st_mode):
+        elif stat.S_ISFIFO(status.st_mode):
             member.type = tarfile.FIFOTYPE
-            self.add(member)
-            return
-        if not stat.S_ISREG(status.st_mode):
+        elif not stat.S_ISREG(status.st_mode):
             return  # sockets and devices belong to a running system
-        first = self.linked.setdefault((status.st_dev, status.st_ino), path) if status.st_nlink > 1 else path
-        if first != path:
+        elif first != path:
             member.type, member.linkname = tarfile.LNKTYPE, first
-            self.add(member)
-            return
-        content = place.read_bytes()
-        member.size = len(content)
+        else:
+            content = place.read_bytes()
         self.add(member, content)
 
     def save(self, piece: Piece, about: Mapping[str, Any] | None = None) -> Piece:
@@ -165,10 +156,12 @@ def write(path: Path, content: bytes) -> None:
     Path(part.name).rename(path)
 
 
-def attributes(path: Path) -> dict[str, str]:
-    """The extended attributes of a file, such as capabilities, as a tar file has them."""
-    found = trees.attributes(str(path))
-    return {f"{XATTR}{name}": value.decode("utf-8", "surrogateescape") for name, value in found.items()}
+def described(path: str, mode: Mode, mtime: int, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    """The member of a tar file that something is."""
+    member = tarfile.TarInfo(path)
+    member.mode, member.uid, member.gid, member.mtime = mode.mode, mode.uid, mode.gid, mtime
+    member.type, member.linkname = kind, target
+    return member
 
 
 def head(member: tarfile.TarInfo) -> bytes:
@@ -201,10 +194,9 @@ class Piece:
         return self.path.name
 
     @cached_property
-    def index(self) -> dict[str, Any]:
+    def index(self) -> Any:
         """Its size in bytes (unpacked), its folders and paths, and what was said about it."""
-        found: dict[str, Any] = json.loads(self.beside.read_text())
-        return found
+        return json.loads(self.beside.read_text())
 
     @property
     def size(self) -> int:
@@ -223,8 +215,8 @@ class Piece:
 
     def without(self, paths: Collection[str]) -> Piece:
         """The piece of the same package that has not these paths, which is made where it is not kept yet."""
-        left_out = sorted(set(paths).intersection(self.paths))
-        ways = hashlib.sha256("\0".join([self.key, *left_out]).encode(errors="surrogateescape"))
+        left_out = set(paths).intersection(self.paths)
+        ways = hashlib.sha256("\0".join([self.key, *sorted(left_out)]).encode(errors="surrogateescape"))
         found = Piece(self.path.with_name(ways.hexdigest()))
         if not found.exists:
             tar = Tar(folders=self.folders)
@@ -244,10 +236,9 @@ class Piece:
         return found
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Any:
         """What was said about it."""
-        found: dict[str, Any] = self.index["about"]
-        return found
+        return self.index["about"]
 
 
 def sweep(folder: Path, now: float) -> None:
@@ -280,13 +271,8 @@ def folders_of(pieces: Iterable[Piece]) -> Folders:
 
 def folders_frame(folders: Folders) -> bytes:
     """The frame of some folders."""
-    parts = []
-    for path in sorted(folders):
-        member = tarfile.TarInfo(path)
-        member.type, member.mtime = tarfile.DIRTYPE, EPOCH
-        member.mode, member.uid, member.gid = folders[path].mode, folders[path].uid, folders[path].gid
-        parts.append(head(member))
-    return compress(b"".join(parts))
+    members = (described(path, mode, EPOCH, tarfile.DIRTYPE) for path, mode in sorted(folders.items()))
+    return compress(b"".join(map(head, members)))
 
 
 def frames(pieces: Iterable[Piece], known: Mapping[str, Mode]) -> Iterator[bytes]:
