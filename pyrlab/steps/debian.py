@@ -20,7 +20,6 @@ import subprocess
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache as once
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
@@ -58,7 +57,7 @@ class Result:
 
     packages: dict[str, Piece]  # by name
     state: Piece | None  # what belongs to no package, dpkg's database first of all, and whiteouts; the last layer
-    folders: Folders = field(default_factory=dict)  # as they are at last, whatever the pieces say of them
+    folders: Folders = field(default_factory=dict)  # as apt has left them, whatever the pieces say of them
     lacking: list[Piece] = field(default_factory=list)  # what this step's own file system lacks of all that
 
 
@@ -74,11 +73,6 @@ class Deb:
     interests: list[str]  # the paths below which files trigger it
     needs: list[str]  # names of what it depends on, alternatives included
     provides: list[str]
-
-    @property
-    def paragraph(self) -> tuple[str, str]:
-        """What dpkg's database sorts it by."""
-        return self.name, self.architecture
 
 
 # --- what the tree is like
@@ -102,26 +96,22 @@ class Filters:
         return cls("".join(f"{found[1]}={found[2]}\n" for found in lines if found))
 
     @cached_property
-    def rules(self) -> list[tuple[bool, str]]:
-        """Whether each excludes, and its pattern."""
-        pairs = (line.partition("=") for line in self.text.splitlines())
-        return [(kind == "path-exclude", pattern) for kind, _, pattern in pairs]
-
-    @cached_property
-    def patterns(self) -> list[tuple[bool, re.Pattern[str]]]:
-        """The same, compiled."""
-        return [(excludes, re.compile(fnmatch.translate(pattern))) for excludes, pattern in self.rules]
+    def rules(self) -> list[tuple[bool, re.Pattern[str], str]]:
+        """Whether each excludes, its pattern, and what that begins with before its first wildcard."""
+        pairs = (line.split("=", 1) for line in self.text.splitlines())
+        return [
+            (kind == "path-exclude", re.compile(fnmatch.translate(glob)), re.split(r"[*?[\\]", glob)[0].rstrip("/"))
+            for kind, glob in pairs
+        ]
 
     def skips(self, path: str, passage: bool) -> bool:
         """Whether dpkg leaves out an absolute path; a `passage`, a folder or link, may lead to what is included."""
         skipped = False
-        for excludes, pattern in self.patterns:
+        for excludes, pattern, _ in self.rules:
             if skipped != excludes and pattern.match(path):
                 skipped = excludes
-        if not skipped or not passage:
-            return skipped
-        fixed = (re.split(r"[*?[\\]", pattern)[0].rstrip("/") for excludes, pattern in self.rules if not excludes)
-        return not any(path.startswith(start) for start in fixed)
+        leads = passage and any(path.startswith(start) for excludes, _, start in self.rules if not excludes)
+        return skipped and not leads
 
 
 @dataclass
@@ -162,6 +152,16 @@ class Tree:
             return os.lstat(place)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def mode(self, path: str) -> Mode:
+        """The mode of a path as it is on disk now."""
+        return Mode.of((self.root / path).lstat())
+
+    def enclose(self, tar: Tar, path: str) -> None:
+        """Add the folders that an absolute path is in, as they are on disk now."""
+        for parent in Path(path[1:]).parents:
+            if parent.name and str(parent) not in tar.folders:
+                tar.folders[str(parent)] = self.mode(str(parent))
 
     def names(self, folder: str) -> list[str]:
         """The names of what is in one of its folders."""
@@ -226,11 +226,6 @@ def read(parts: Mapping[str, tuple[bytes, int]], digest: str) -> Deb:
     )
 
 
-def same_in(text: str) -> bool:
-    """Whether the paragraph of a package says that it may be installed for several architectures at a time."""
-    return re.search("^Multi-Arch: same$", text, re.MULTILINE) is not None
-
-
 def streamed(archive: Path, deb: Deb, parts: Mapping[str, tuple[bytes, int]], filters: Filters, tree: Tree) -> Tar:
     """The files of a package and what dpkg's database has of it in files, as dpkg would unpack them, or Odd."""
     tar = Tar()
@@ -257,7 +252,7 @@ def streamed(archive: Path, deb: Deb, parts: Mapping[str, tuple[bytes, int]], fi
             tar.folder(path.rpartition("/")[0])
             data, target = content_of(files, member), "" if member.isreg() else target
             tar.file(path, data, Mode(member.mode), int(member.mtime), member.type, target)
-    called = f"{deb.name}:{deb.architecture}" if same_in(deb.text) else deb.name
+    called = f"{deb.name}:{deb.architecture}" if named(deb.text, "Multi-Arch") == "same" else deb.name
     own = {**parts, "list": (b"".join(os.fsencode(f"{line}\n") for line in listing), 0o644)}
     tar.folder(INFO)
     for part in sorted(own.keys() - {"control"}):
@@ -360,7 +355,7 @@ class Database:
         """What dpkg writes of this and packages that it has unpacked."""
         names = {deb.name for deb in more}
         kept = {key: block for key, block in self.paragraphs.items() if key[0] not in names}
-        both = kept | {deb.paragraph: deb.text for deb in more}
+        both = kept | {(deb.name, deb.architecture): deb.text for deb in more}
         return "".join(f"{both[key]}\n" for key in sorted(both, key=lambda key: (key[0].encode(), key[1])))
 
 
@@ -481,7 +476,6 @@ class Step:
     order: debs.Order
     shelf: Shelf
     parent_key: str
-    root: Path
     found: Mapping[str, Deb]
 
     def installed(self, rounds: list[list[str]], own: Collection[str]) -> tuple[Installed, bool]:
@@ -502,11 +496,12 @@ class Step:
 
     def collect(self, kept: Piece, names: set[str], own: Collection[str], since: float) -> None:
         """Make the pieces of what apt has changed on disk: of each of `own`, and of the rest."""
+        tree = self.shelf.tree
         if names:
-            settle(self.root)
-        entries, gone = trees.changed(self.root, self.shelf.tree.found or {}) if names else ({}, [])
-        owners = trees.owners_of(self.root, entries)
-        left_out = chance.made_up(self.root, entries, owners)
+            settle(tree.root)
+        entries, gone = trees.changed(tree.root, tree.found or {}) if names else ({}, [])
+        owners = trees.owners_of(tree.root, entries)
+        left_out = chance.made_up(tree.root, entries, owners)
         entries = {p: e for p, e in entries.items() if p not in left_out and not trees.inside(p, left_out)}
         unpacked = [self.shelf.streamed(self.found[name].digest) for name in names.difference(own)]
         known = {f"/{path}" for piece in unpacked for path in piece.paths}
@@ -518,33 +513,24 @@ class Step:
             if path[1:] in (STATUS, EXTENDED) or (path in known and (record or not generated)):
                 continue
             tar = tars.get(owners.get(path, "").partition(":")[0], rest)
-            self.enclose(tar, path)
-            tar.from_disk(self.root, path[1:], EPOCH if generated or record else None)
+            tree.enclose(tar, path)
+            tar.from_disk(tree.root, path[1:], EPOCH if generated or record else None)
         packages = {name: self.shelf.keep(tar) for name, tar in tars.items()}
         folders = {folder for tar in tars.values() for folder in tar.folders}
         folders |= {folder for piece in unpacked for folder in piece.folders}
-        for path in sorted(
-            path for path, entry in entries.items() if trees.is_folder(entry) and path[1:] not in folders
-        ):
-            rest.from_disk(self.root, path[1:])
-            self.enclose(rest, path)
+        changed = (path for path, entry in entries.items() if trees.is_folder(entry))
+        for path in sorted(path for path in changed if path[1:] not in folders):
+            rest.from_disk(tree.root, path[1:])
+            tree.enclose(rest, path)
         about = {
-            "status": text_of(self.root / STATUS),
+            "status": text_of(tree.root / STATUS),
             "packages": {name: piece.key for name, piece in packages.items()},
-            "special": [self.shelf.tree.resolved(path) for path in diverted(self.root)],
-            "gone": [path[1:] for path in gone if not os.path.lexists(f"{self.root}{path}")],
+            "special": [tree.resolved(path) for path in diverted(tree.root)],
+            "gone": [path[1:] for path in gone if not os.path.lexists(f"{tree.root}{path}")],
             "note": chance.note(left_out) if left_out else "",
-            "folders": {f: vars(Mode.of((self.root / f).lstat())) for f in sorted(folders | rest.folders.keys())},
+            "folders": {path: vars(tree.mode(path)) for path in sorted(folders | rest.folders.keys())},
         }
         rest.save(kept, about)
-
-    def enclose(self, tar: Tar, path: str) -> None:
-        """Add the folders that a path is in, as they are on disk."""
-        for parent in Path(path).parents:
-            name = str(parent)[1:]
-            if not name or name in tar.folders:
-                return
-            tar.folders[name] = Mode.of((self.root / name).lstat())
 
 
 def text_of(path: Path) -> str:
@@ -574,19 +560,12 @@ def automatic(text: str, order: debs.Order, found: Mapping[str, Deb], old: Datab
     asked = {name.partition("=")[0] for name in order.names}
     virtual = asked - new.names
     asked |= {name for name, deb in found.items() if virtual & {*deb.provides}}
-    after = before | {(name, architecture()) for name in found.keys() - old.names}
+    native = next(where for name, where in new.paragraphs if name == "dpkg")
+    after = before | {(name, native) for name in found.keys() - old.names}
     after = {(name, where) for name, where in after if name in new.names and name not in asked}
     if after == before:
         return text
     return "".join(f"Package: {name}\nArchitecture: {where}\nAuto-Installed: 1\n\n" for name, where in sorted(after))
-
-
-@once
-def architecture() -> str:
-    """Debian's name of this processor."""
-    return subprocess.run(
-        ["dpkg", "--print-architecture"], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.strip()
 
 
 def whiteouts(gone: Iterable[str], kept: Collection[str], tree: Tree) -> Iterator[str]:
@@ -624,7 +603,7 @@ def pieces(order: debs.Order, cache: Path, parent_key: str, tree: Tree) -> Resul
     texts = {path: text_of(tree.root / path) for path in (STATUS, EXTENDED)}
     before = Database.of(texts[STATUS])
     found = shelf.debs(order)
-    step = Step(order, shelf, parent_key, tree.root, found)
+    step = Step(order, shelf, parent_key, found)
     own = scripted(found, shelf, order, before)
     rounds: list[list[str]] = []
     while True:  # until apt has met nothing that moves what is streamed
@@ -643,10 +622,7 @@ def pieces(order: debs.Order, cache: Path, parent_key: str, tree: Tree) -> Resul
     folders = {path for piece in packages.values() for path in piece.folders}
     gone = [*whiteouts(installed.rest.about["gone"], folders, tree)]
     state = compose(installed.rest, {path: now[path] for path in now if now[path] != texts[path]}, gone, shelf)
-    modes: Folders = {path: Mode(**mode) for path, mode in installed.rest.about["folders"].items()}
-    for path in folders | (state.folders.keys() if state else set()):
-        if path not in modes and (there := tree.status(path)):
-            modes[path] = Mode.of(there)
+    modes = {path: Mode(**mode) for path, mode in installed.rest.about["folders"].items()}
     here = {name for names in rounds for name in names} if ran else set()
     lacking = [piece for name, piece in packages.items() if name not in here]
     return Result(packages, state, modes, [*lacking, *([state] if state else [])])

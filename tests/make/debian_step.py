@@ -36,7 +36,7 @@ def main() -> None:
     assert result.state
     Path(out).mkdir(parents=True)
     for number, group in enumerate(([*result.packages.values()], [result.state])):
-        layer = decompressed([*pieces.frames(group, result.folders)])
+        layer = decompressed([*pieces.frames(group, tree.folders_of(group) | result.folders)])
         (Path(out) / f"{number}.tar").write_bytes(layer)
     lacking = [piece.key for piece in result.lacking]
     told = {"installed": sorted(name for name, piece in result.packages.items() if piece.key not in lacking)}
