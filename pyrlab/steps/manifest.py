@@ -211,7 +211,7 @@ def asked_for(folder: Path) -> dict[tuple[str, str], list[str]]:
             name = line.text.partition("=")[0] if ecosystem == "Debian" else named(line.text)
             keys = [(ecosystem, canonical(name) if ecosystem == "Python" else name)]
             if ecosystem == "R":  # which Debian has under another name
-                keys += [("Debian", f"r-{archive}-{name.lower()}") for archive in ("cran", "bioc")]
+                keys += [("Debian", package) for package in r.in_debian(name)]
             for key in keys if name else ():
                 found.setdefault(key, []).append("/".join(rest))
     return found

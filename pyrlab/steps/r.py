@@ -24,7 +24,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -32,9 +34,8 @@ from pyrlab.model import events, lists
 from pyrlab.model.locked import Lock, Locked
 from pyrlab.model.problem import Problem
 from pyrlab.steps import debs, network
-from pyrlab.steps.pieces import EPOCH, FORMAT, Piece, Tar, unpack, write
-
-Run = subprocess.CompletedProcess[str]
+from pyrlab.steps.network import Run
+from pyrlab.steps.pieces import EPOCH, FORMAT, Piece, Tar, content_of, unpack, write
 
 SITE = Path("/usr/local/lib/R/site-library")  # stands before Debian's own library
 PROFILE = Path("/pyrlab/Rprofile.site")  # what the images add to Debian's own
@@ -110,18 +111,21 @@ class Unreachable(Exception):
 
 
 class Web:
-    """Fetches over HTTP as R does."""
+    """Fetches over HTTP as R does, and asks nobody twice."""
 
     def __init__(self, agent: str) -> None:
         self.agent = agent  # a repository with binaries tells from it for which R and system
-        self.contents: dict[str, bytes] = {}
+        self.answers: dict[str, bytes | Unreachable] = {}
 
     def get(self, url: str, sha256: str = "") -> bytes:
-        """The content at `url`, fetched once, or what was fetched before with this checksum; raises Unreachable."""
-        if url not in self.contents:
+        """The content at `url`, or what was fetched before with this checksum; raises Unreachable."""
+        if url not in self.answers:
             stored = debs.ARCHIVES / sha256
-            self.contents[url] = stored.read_bytes() if stored.is_file() else self.fetch(url)
-        return self.contents[url]
+            self.answers[url] = stored.read_bytes() if stored.is_file() else self.fetch(url)
+        answer = self.answers[url]
+        if isinstance(answer, Unreachable):
+            raise answer
+        return answer
 
     def keep(self, content: bytes) -> str:
         """Store what was fetched for builds to come; its checksum."""
@@ -130,17 +134,16 @@ class Web:
             write(debs.ARCHIVES / sha256, content)
         return sha256
 
-    def fetch(self, url: str) -> bytes:
-        """The content at `url`; raises Unreachable."""
+    def fetch(self, url: str) -> bytes | Unreachable:
+        """The content at `url`, or why there is none."""
         request = urllib.request.Request(url, headers={"User-Agent": self.agent})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                content: bytes = answer.read()
-                return content
+                return bytes(answer.read())
         except urllib.error.HTTPError as error:
-            raise Unreachable(f"{url} answers {error.code} {error.reason}") from error
+            return Unreachable(f"{url} answers {error.code} {error.reason}")
         except OSError as error:
-            raise Unreachable(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
+            return Unreachable(f"{url} cannot be reached: {getattr(error, 'reason', error)}")
 
 
 class Repository:
@@ -150,32 +153,24 @@ class Repository:
         self.contrib = f"{url.rstrip('/')}/src/contrib"
         self.web = web
         self.source = source
-        self.packages: dict[str, Package] | None = None
-        self.fault: Unreachable | None = None
 
-    def all(self) -> dict[str, Package]:
-        """Its packages by name; raises Unreachable, and does not ask twice."""
-        if self.fault:
-            raise self.fault
-        if self.packages is None:
-            try:
-                text = gzip.decompress(self.web.get(f"{self.contrib}/PACKAGES.gz")).decode()
-            except gzip.BadGzipFile as error:
-                self.fault = Unreachable(f"{self.contrib}/PACKAGES.gz is no index of R packages")
-                raise self.fault from error
-            except Unreachable as error:
-                self.fault = error
-                raise
-            self.packages = {}
-            for entry in debs.paragraphs(text):
-                name, version = entry["Package"], entry["Version"]
-                url = "/".join(filter(None, [self.contrib, entry.get("Path"), f"{name}_{version}.tar.gz"]))
-                self.packages[name] = Package(name, version, needs(entry), url, self.source)
-        return self.packages
+    @cached_property
+    def packages(self) -> dict[str, Package]:
+        """Its packages by name; raises Unreachable."""
+        try:
+            text = gzip.decompress(self.web.get(f"{self.contrib}/PACKAGES.gz")).decode()
+        except gzip.BadGzipFile as error:
+            raise Unreachable(f"{self.contrib}/PACKAGES.gz is no index of R packages") from error
+        found = {}
+        for entry in debs.paragraphs(text):
+            name, version = entry["Package"], entry["Version"]
+            url = "/".join(filter(None, [self.contrib, entry.get("Path"), f"{name}_{version}.tar.gz"]))
+            found[name] = Package(name, version, needs(entry), url, self.source)
+        return found
 
     def find(self, need: Need, sha256: str = "") -> Package | None:
         """The package that meets `need`: the current one, or of an exact version the archived one."""
-        current = self.all().get(need.name)
+        current = self.packages.get(need.name)
         if current and need.met_by(current.version):
             return current
         if need.op != "==":
@@ -187,24 +182,31 @@ class Repository:
             return None
 
 
+def opened(archive: bytes) -> tarfile.TarFile:
+    """An archive as a tar file."""
+    return tarfile.open(fileobj=io.BytesIO(archive))
+
+
 def commit_of(archive: bytes) -> str:
     """The commit that an archive says it was made of, as those of git do; empty where it says none."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
-            return tree.pax_headers.get("comment", "")
+        return opened(archive).pax_headers.get("comment", "")
     except tarfile.TarError:
         return ""
+
+
+def description(archive: bytes) -> dict[str, str]:
+    """The DESCRIPTION in an archive; raises TarError or StopIteration where there is none."""
+    tree = opened(archive)
+    member = next(item for item in tree if re.fullmatch(r"[^/]+/DESCRIPTION", item.name))
+    return next(debs.paragraphs(content_of(tree, member).decode(errors="replace")))
 
 
 def described(archive: bytes, url: str, source: str) -> Package:
     """The package in an archive, as its DESCRIPTION says; raises Unreachable where there is none."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
-            member = next(item for item in tree if re.fullmatch(r"[^/]+/DESCRIPTION", item.name))
-            file = tree.extractfile(member)
-            assert file is not None
-            description = next(iter(debs.paragraphs(file.read().decode(errors="replace"))))
-            return Package(description["Package"], description["Version"], needs(description), url, source)
+        about = description(archive)
+        return Package(about["Package"], about["Version"], needs(about), url, source)
     except (tarfile.TarError, StopIteration, KeyError) as error:
         raise Unreachable(f"{url} is no archive of an R package") from error
 
@@ -227,14 +229,14 @@ class Resolver:
         bioconductor: str,
         debian: dict[str, str],
         built_in: dict[str, str],
-        locked: dict[str, Locked] | None = None,
-        called: dict[str, str] | None = None,
+        locked: dict[str, Locked],
+        called: dict[str, str],
     ) -> None:
         self.web = web
         self.cran, self.bioconductor = Repository(cran, web, "cran"), Repository(bioconductor, web, "bioc")
-        self.locked = dict(locked or {})  # what stays as it is where it meets all needs
+        self.locked = dict(locked)  # what stays as it is where it meets all needs
         self.debian, self.built_in = debian, built_in  # versions by name; of Debian's by lower-case name
-        self.called = called or {}  # Debian's packages by lower-case name, as R writes it
+        self.called = called  # Debian's packages by lower-case name, as R writes it
         self.plan = Plan()
 
     def want_all(self, lines: list[lists.Line]) -> Plan:
@@ -296,13 +298,6 @@ class Resolver:
         debian = {self.called.get(other, other) for other in self.debian}
         return lists.suggestion(name, debian.union(known))
 
-    def in_bioconductor(self, name: str) -> bool:
-        """Whether Bioconductor can be asked, and has a package."""
-        try:
-            return name in self.bioconductor.all()
-        except Unreachable:
-            return False
-
     def want_commit(self, archives: str, ref: str, line: lists.Line) -> None:
         """Take the package of a commit: the locked one, or the one that a branch, tag or HEAD names now."""
         sources = [locked.source.rpartition("#") for locked in self.locked.values()]
@@ -345,7 +340,7 @@ class Resolver:
         for repository in repositories:
             try:
                 package = self.find(repository, need)
-                known |= repository.all()
+                known |= repository.packages
             except Unreachable as error:
                 raise Wrong(f"{lacks}{whose}, and {error}{'' if ours else self.near(name)}") from error
             if package:
@@ -358,8 +353,9 @@ class Resolver:
         if ours or there:
             raise Wrong(f"no version of {name} satisfies '{need}'{whose}: Debian has {ours or 'none'}{there}")
         lacks = f"neither Debian nor the R repository has a package named '{name}'{whose}"
-        if self.in_bioconductor(name):
-            raise Wrong(f"{lacks}; Bioconductor has: write bioc::{name}{' in a line before' if by else ''}")
+        with suppress(Unreachable):
+            if name in self.bioconductor.packages:
+                raise Wrong(f"{lacks}; Bioconductor has: write bioc::{name}{' in a line before' if by else ''}")
         raise Wrong(f"{lacks}{self.near(name, known)}")
 
     def find(self, repository: Repository, need: Need) -> Package | None:
@@ -405,11 +401,8 @@ def named_by_code(text: str) -> list[str]:
 def debian_versions(preferences: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The version of every R package that apt would install, by its name in lower case; and the name as R writes it."""
     names = sorted(name for name in debs.known_packages() if re.match(r"r-(cran|bioc)-", name))
-    shown = subprocess.run(
-        ["apt-cache", *preferences, "show", "--no-all-versions", *names], check=True, capture_output=True, text=True
-    )
     versions, called = {}, {}
-    for entry in debs.paragraphs(shown.stdout):
+    for entry in debs.paragraphs(debs.apt_cache(*preferences, "show", "--no-all-versions", *names)):
         name = entry["Package"].split("-", 2)[2]
         versions[name] = upstream(entry["Version"])
         home = re.search(r"(?:package=|packages/)([\w.]+)", entry.get("Homepage", ""))
@@ -418,10 +411,14 @@ def debian_versions(preferences: list[str]) -> tuple[dict[str, str], dict[str, s
     return versions, called
 
 
+def in_debian(name: str) -> list[str]:
+    """What Debian may call a package of R's."""
+    return [f"r-{archive}-{name.lower()}" for archive in ("cran", "bioc")]
+
+
 def debian_packages(names: Iterable[str], known: Collection[str]) -> list[str]:
     """Debian's package for each R package that it has, of the `known` ones."""
-    candidates = ([f"r-{archive}-{name.lower()}" for archive in ("cran", "bioc")] for name in names)
-    found = (next((package for package in pair if package in known), "") for pair in candidates)
+    found = (next((package for package in in_debian(name) if package in known), "") for name in names)
     return [package for package in found if package]
 
 
@@ -555,16 +552,15 @@ def needed_for(wanted: list[lists.Line], fetched: dict[str, Locked]) -> dict[str
 
 def repacked(archive: bytes, name: str) -> bytes:
     """The archive with its one folder called after the package, as R wants it; GitHub's are called REPO-REF."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
-        members = tree.getmembers()
-        if all(member.name.split("/")[0] == name for member in members):
-            return archive
-        result = io.BytesIO()
-        with tarfile.open(fileobj=result, mode="w:gz") as renamed:
-            for member in members:
-                content = tree.extractfile(member) if member.isreg() else None
-                member.name = "/".join([name, *member.name.split("/")[1:]])
-                renamed.addfile(member, content)
+    tree = opened(archive)
+    if all(member.name.split("/")[0] == name for member in tree):
+        return archive
+    result = io.BytesIO()
+    with tarfile.open(fileobj=result, mode="w:gz") as renamed:
+        for member in tree:
+            content = tree.extractfile(member) if member.isreg() else None
+            member.name = "/".join([name, *member.name.split("/")[1:]])
+            renamed.addfile(member, content)
     return result.getvalue()
 
 
@@ -652,8 +648,7 @@ def in_order(archives: dict[str, bytes], fetched: dict[str, Locked]) -> Iterator
 
 def install_archive(name: str, archive: bytes) -> Run:
     """Install one archive to SITE, from a folder whose path, which the help pages keep, is always the same."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
-        tree.extractall(SOURCE, filter="data")
+    opened(archive).extractall(SOURCE, filter="data")
     options = ["--strip", "--pkglock", "--built-timestamp=2026-01-01", f"--library={SITE}"]
     environment = {**os.environ, "R_MAKEVARS_USER": "/tmp/Makevars", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
     command = ["R", "CMD", "INSTALL", *options, f"{SOURCE}/{name}"]
@@ -665,29 +660,30 @@ def place(line: lists.Line, name: str) -> str:
     return f"{line.list} line {line.number}" + ("" if name in line.text else f" ('{line.text}')")
 
 
+MISSING = {  # what the words of a compiler tell
+    r"^\W*deb: +(\S+)": "Debian's {0}: add it",
+    r"fatal error: (\S+): No such file or directory": "the header {0}: add the Debian package that has it",
+    r"((lib\S+?)\.so\.?([.0-9]*)): cannot open shared object file": (
+        "the library {0}: add its Debian package, {1}{2} by Debian's naming,"
+    ),
+    r"cannot find -l(\S+?):": "the library {0}: add its Debian package, lib{0}-dev,",
+    r"\b([\w.+-]+): (?:command )?not found$": "the program {0}: add the Debian package that has it",
+}
+
+
 def hint(words: str) -> str:
     """What is missing, where the words of a compiler tell."""
-    if match := re.search(r"^\W*deb: +(\S+)", words, re.MULTILINE):
-        return f", for want of Debian's {match[1]}: add it to r_debs.txt"
-    if match := re.search(r"fatal error: (\S+): No such file or directory", words):
-        return f", for want of the header {match[1]}: add the Debian package that has it to r_debs.txt"
-    if match := re.search(r"((lib\S+?)\.so\.?([.0-9]*)): cannot open shared object file", words):
-        package = f"{match[2]}{match[3]} by Debian's naming"
-        return f", for want of the library {match[1]}: add its Debian package, {package}, to r_debs.txt"
-    if match := re.search(r"cannot find -l(\S+?):", words):
-        return f", for want of the library {match[1]}: add its Debian package, lib{match[1]}-dev, to r_debs.txt"
-    if match := re.search(r"\b([\w.+-]+): (?:command )?not found$", words, re.MULTILINE):
-        return f", for want of the program {match[1]}: add the Debian package that has it to r_debs.txt"
+    for pattern, what in MISSING.items():
+        if match := re.search(pattern, words, re.MULTILINE):
+            return f", for want of {what.format(*match.groups())} to r_debs.txt"
     return ""
 
 
 def compiles(archive: bytes) -> bool:
     """Whether installing the archive takes a compiler: it has sources, and is not built yet."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
-        names = tree.getnames()
-        member = tree.extractfile(f"{names[0].split('/')[0]}/DESCRIPTION")
-        assert member is not None
-        return b"\nBuilt:" not in member.read() and any(re.match(r"[^/]+/src/.", name) for name in names)
+    return "Built" not in description(archive) and any(
+        re.match(r"[^/]+/src/.", name) for name in opened(archive).getnames()
+    )
 
 
 def cache_key(name: str, fetched: Fetched) -> str:
@@ -699,8 +695,7 @@ def cache_key(name: str, fetched: Fetched) -> str:
         if need in fetched.packages:
             total.update(cache_key(need, fetched).encode())
         else:
-            known = (f"r-{archive}-{need.lower()}" for archive in ("cran", "bioc"))
-            total.update(" ".join(fetched.debian.get(package, "") for package in known).encode())
+            total.update(" ".join(fetched.debian.get(package, "") for package in in_debian(need)).encode())
     return total.hexdigest()
 
 

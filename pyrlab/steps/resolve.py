@@ -17,7 +17,6 @@ import sys
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
-from subprocess import CompletedProcess
 from urllib.parse import quote, urlsplit, urlunsplit
 from urllib.request import getproxies
 
@@ -28,10 +27,9 @@ from pyrlab.model.lists import Line, Problems
 from pyrlab.model.locked import Lock, Packages, name_of, pinned, reached, requirement
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, debs, network, wheels
+from pyrlab.steps.network import Run
 from pyrlab.steps.requirements import INDEXES, Demands, Package
 from pyrlab.steps.wheels import because, plain
-
-Run = CompletedProcess[str]
 
 # A lock is for all of these, whatever Python and processor it is made on.
 SUPPORTED = """\

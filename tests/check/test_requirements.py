@@ -15,7 +15,7 @@ from pyrlab.host.project import Project
 from pyrlab.model.lists import Problems
 from pyrlab.model.locked import Lock, Locked
 from pyrlab.model.problem import Problem
-from pyrlab.steps import compiled, resolve, wheels
+from pyrlab.steps import compiled, network, resolve, wheels
 from pyrlab.steps.requirements import Demands
 from pyrlab.steps.resolve import Resolver
 
@@ -78,7 +78,7 @@ def told(folder: Path, words: str, *texts: str, alone: str = "") -> str:
     """What is said of a list after uv's `words`; where it resolves the list alone, it says `alone`."""
 
     class Resolved(Resolver):
-        def run(self, *_: object, **__: object) -> resolve.Run:
+        def run(self, *_: object, **__: object) -> network.Run:
             return subprocess.CompletedProcess([], int(bool(alone)), stderr=alone)
 
     asked = demands(folder, *texts)
