@@ -249,12 +249,10 @@ def streamed(archive: Path, deb: Deb, parts: Mapping[str, tuple[bytes, int]], fi
             target = tree.resolved(os.path.normpath(member.linkname)) if member.islnk() else member.linkname
             if not (member.isreg() or member.issym() or (member.islnk() and target in tar.paths)):
                 raise Odd  # a device, or a link to what is left out
-            tar.folder(path.rpartition("/")[0])
             data, target = content_of(files, member), "" if member.isreg() else target
             tar.file(path, data, Mode(member.mode), int(member.mtime), member.type, target)
     called = f"{deb.name}:{deb.architecture}" if named(deb.text, "Multi-Arch") == "same" else deb.name
     own = {**parts, "list": (b"".join(os.fsencode(f"{line}\n") for line in listing), 0o644)}
-    tar.folder(INFO)
     for part in sorted(own.keys() - {"control"}):
         tar.file(f"{INFO}/{called}.{part}", own[part][0], Mode(own[part][1]))
     return tar
@@ -585,10 +583,8 @@ def compose(rest: Piece, texts: Mapping[str, str], gone: list[str], shelf: Shelf
     if not piece.exists:
         tar = Tar([decompress(rest.path.read_bytes())], rest.folders, rest.paths)
         for path, text in sorted(texts.items()):
-            tar.folder(path.rpartition("/")[0])
             tar.file(path, text.encode(), Mode(0o644))
         for path in gone:
-            tar.folder(path.rpartition("/")[0])
             tar.gone(path)
         tar.save(piece)
     return piece

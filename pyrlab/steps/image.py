@@ -70,7 +70,6 @@ def compile_library(tar: Tar, paths: Collection[str]) -> None:
             continue
         for name, content in wheels.with_bytecode(path, (PYTHON / path).read_bytes()).items():
             if name not in there:
-                tar.folder(name.rpartition("/")[0])
                 tar.file(name, content, Mode(0o644))
 
 

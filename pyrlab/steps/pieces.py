@@ -82,15 +82,17 @@ class Tar:
     folders: Folders = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
     linked: dict[tuple[int, int], str] = field(default_factory=dict)  # files with several names: the first, by inode
+    usual: Mode = FOLDER  # of folders of which nothing else is said
 
-    def folder(self, path: str, mode: Mode = FOLDER) -> None:
+    def folder(self, path: str, mode: Mode | None = None) -> None:
         """Add the folder `path`, unless it is there, and those that it is in."""
         while path and path not in self.folders:
-            self.folders[path] = mode
-            path, mode = path.rpartition("/")[0], FOLDER
+            self.folders[path] = mode or self.usual
+            path, mode = path.rpartition("/")[0], None
 
     def add(self, member: tarfile.TarInfo, content: bytes = b"") -> None:
-        """Add whatever is no folder; the folder that it is in must be there."""
+        """Add whatever is no folder, and the folders that it is in where they are not there yet."""
+        self.folder(member.name.rpartition("/")[0])
         member.size = len(content)
         self.paths.append(member.name)
         self.parts += [head(member), content, bytes(-len(content) % 512)]

@@ -24,7 +24,7 @@ from pyrlab.model import lists
 from pyrlab.model.locked import Lock, Locked, canonical, name_of, reached, requirement
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, network, requirements
-from pyrlab.steps.pieces import FORMAT, Mode, Piece, Tar
+from pyrlab.steps.pieces import FOLDER, FORMAT, Mode, Piece, Tar
 from pyrlab.steps.trees import EXCLUDED
 
 UV = ["/pyrlab/tools/uv"]
@@ -234,33 +234,29 @@ def open_environment(image: str, cache: Path) -> Piece:
 def skeleton() -> Tar:
     """The files of an empty environment."""
     found: dict[str, bytes] = {}
-    tar = Tar()
+    tar = of_environment()
     for path in sorted(VENV.rglob("*")):
         name = str(path)[1:]
         if path.is_symlink():
-            venv_folder(tar, name)
             tar.link(name, str(path.readlink()), uid=OWNER, gid=GROUP)
         elif path.is_file():
             found |= with_bytecode(name, path.read_bytes())
         else:
-            venv_folder(tar, f"{name}/")
+            tar.folder(name)
     add(tar, found, {name for name in found if os.access(f"/{name}", os.X_OK)})
     return tar
 
 
-def venv_folder(tar: Tar, path: str) -> None:
-    """Add the folder of a path in the environment, and those that it is in."""
-    folder = path.rpartition("/")[0]
-    while folder != "opt" and folder not in tar.folders:
-        tar.folders[folder] = Mode(0o2775, OWNER, GROUP)
-        folder = folder.rpartition("/")[0]
-    tar.folder("opt")
+def of_environment() -> Tar:
+    """A tar file for what is in the environment; all may be changed by its owner and his group."""
+    tar = Tar(usual=Mode(0o2775, OWNER, GROUP))
+    tar.folder("opt", FOLDER)
+    return tar
 
 
 def add(tar: Tar, files: Mapping[str, bytes], executable: Collection[str]) -> None:
-    """Add files of the environment, sorted; all may be changed by its owner and his group."""
+    """Add files of the environment, sorted."""
     for name in sorted(files):
-        venv_folder(tar, name)
         tar.file(name, files[name], Mode(0o775 if name in executable else 0o664, OWNER, GROUP))
 
 
@@ -309,7 +305,7 @@ def make(job: tuple[Path, Path]) -> None:
         found |= new
         if os.access(f"/{name}", os.X_OK):
             executable |= new.keys()
-    tar = Tar()
+    tar = of_environment()
     add(tar, found, executable)
     name, version = package_of(record)
     tar.save(Piece(target), {"ecosystem": "Python", "name": name, "version": version})
