@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
@@ -29,33 +28,24 @@ FOREIGN = {  # how other files begin that are taken for a list
 }
 
 
-class OptionError(Exception):
-    """A line of options that cannot be read."""
-
-
-class Options(argparse.ArgumentParser):
-    """The options that a list may have, as pip names them."""
-
-    def __init__(self) -> None:
-        super().__init__(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-        for names in (
-            ("-r", "--requirement"),
-            ("-c", "--constraint"),
-            ("-e", "--editable"),
-            ("-i", "--pypi-url", "--index-url"),
-            ("--extra-index-url",),
-            ("-f", "--find-links"),
-            ("--trusted-host",),
-            ("--no-binary",),
-            ("--only-binary",),
-        ):
-            self.add_argument(*names, dest=names[-1])
-        for name in ("--pre", "--require-hashes"):
-            self.add_argument(name, dest=name, action="store_true")
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what argparse would end the program for."""
-        raise OptionError(message)
+# The options that a list may have, as pip names them.
+OPTIONS = argparse.ArgumentParser(
+    add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS, exit_on_error=False
+)
+for names in (
+    ("-r", "--requirement"),
+    ("-c", "--constraint"),
+    ("-e", "--editable"),
+    ("-i", "--pypi-url", "--index-url"),
+    ("--extra-index-url",),
+    ("-f", "--find-links"),
+    ("--trusted-host",),
+    ("--no-binary",),
+    ("--only-binary",),
+):
+    OPTIONS.add_argument(*names, dest=names[-1])
+for name in ("--pre", "--require-hashes"):
+    OPTIONS.add_argument(name, dest=name, action="store_true")
 
 
 @dataclass(frozen=True)
@@ -102,13 +92,15 @@ class Demands:
     def option(self, line: Line, constrains: bool) -> None:
         """Take in a line of options."""
         try:
-            options = vars(Options().parse_args(shlex.split(line.text)))
-        except (OptionError, ValueError) as error:
-            unknown = f"pyrlab does not know the option '{line.text}'; take it out"
+            options, unknown = OPTIONS.parse_known_args(shlex.split(line.text))
+        except (argparse.ArgumentError, ValueError) as error:
             reason = str(error).rpartition(": ")[2].lower()
-            self.problems.note(unknown if "unrec" in str(error) else f"'{line.text}' cannot be read: {reason}", line)
+            self.problems.note(f"'{line.text}' cannot be read: {reason}", line)
             return
-        for name, value in options.items():
+        if unknown:
+            self.problems.note(f"pyrlab does not know the option '{line.text}'; take it out", line)
+            return
+        for name, value in vars(options).items():
             if name in ("--requirement", "--constraint"):
                 self.include(line, value, constrains or name == "--constraint")
             elif name == "--editable":
