@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
 import re
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyrlab.model import lists
@@ -69,11 +71,11 @@ MISSING = (
 FRAME = r"subprocess|^(ERROR|error): Failed|^hint:|^cause:|^note:|exit(ed| code| status)|finished with status"
 
 
+@functools.cache
 def prepare(base_debs: Path) -> None:
     """Install the compilers and what base_debs.txt names."""
     debs.update()
-    [lines] = debs.wanted([[base_debs]])
-    debs.install([*COMPILERS, *(line.text for line in lines)], base_debs.name)
+    debs.install([*COMPILERS, *(line.text for line in debs.wanted([base_debs]))], base_debs.name)
 
 
 def sentence(name: str, words: str) -> str:
@@ -91,12 +93,12 @@ def sentence(name: str, words: str) -> str:
     return f"{name} could not be compiled: {last}"
 
 
+@dataclass(frozen=True)
 class Cache:
     """The wheels that were compiled before, with the same Debian packages and the same Python."""
 
-    def __init__(self, folder: Path, base_debs: Path) -> None:
-        self.folder, self.base_debs = folder, base_debs
-        self.prepared = False
+    folder: Path
+    base_debs: Path
 
     def wheel(self, pin: str, options: list[str]) -> tuple[Path | None, str]:
         """The wheel of the package that the line `pin` names, or the words with which its compilation failed."""
@@ -104,9 +106,7 @@ class Cache:
         key = "\n".join([pin, sys.version, platform.machine(), *sorted(asked)])
         place = self.folder / hashlib.sha256(key.encode()).hexdigest()[:16]
         if not any(place.glob("*.whl")):
-            if not self.prepared:
-                prepare(self.base_debs)
-                self.prepared = True
+            prepare(self.base_debs)
             part = Path("/tmp/wheel")
             shutil.rmtree(part, ignore_errors=True)
             if words := compile_to(part, pin, options):

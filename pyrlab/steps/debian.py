@@ -488,7 +488,8 @@ class Step:
         for names in rounds:
             if names:
                 archives = debs.fetch({name: self.order.packages[name] for name in names}, self.order.lock)
-                debs.install_archives(archives, self.order)
+                gone = [f"{name}-" for name in self.order.removed]
+                debs.install([*map(str, archives.values()), *gone], self.order.whose, *debs.ALONE)
         self.collect(result.rest, {name for names in rounds for name in names}, own, since)
         return Installed(result.rest), True
 

@@ -38,7 +38,7 @@ LINE = rf"({NAME})(?:=([^=\s]+))?"  # of a list
 NUMBER = re.compile(r"\d+(\.\d+)*")
 HELPER = ["/usr/lib/apt/apt-helper", "--option=APT::Sandbox::User=root", "download-file"]
 ARCHIVES = Path("/opt/archives")  # in a cache mount, by SHA-256: what was fetched before
-# What apt knows of but what is installed and what it is given: nothing.
+# What apt knows of but what is installed and the archives that it is given: nothing.
 ALONE = [
     f"--option=Dir::Cache::Archives={ARCHIVES}",
     "--option=Dir::State::Lists=/tmp/none",
@@ -255,7 +255,7 @@ def roots() -> list[str]:
 
 def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
     """The archives of locked packages, by name, fetched where they are not there yet; or stop."""
-    ARCHIVES.mkdir(exist_ok=True)
+    (ARCHIVES / "partial").mkdir(parents=True, exist_ok=True)  # as apt wants it
     found = {name: ARCHIVES / f"{name}_{package.sha256}.deb" for name, package in packages.items()}
     words = ""
     for root in roots() if any(not path.exists() for path in found.values()) else ():
@@ -269,9 +269,7 @@ def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
             if jobs:
                 words += network.run([*HELPER, *chain.from_iterable(jobs)]).stderr
             for name in (name for name, part in parts.items() if part.exists()):
-                whole = shutil.copyfile(
-                    parts[name], f"{parts[name]}.whole"
-                )  # of what is on this machine apt makes a link
+                whole = shutil.copyfile(parts[name], f"{parts[name]}.whole")  # of what is on this disk apt makes a link
                 Path(whole).replace(found[name])
     if lacking := {name: packages[name].version for name, path in found.items() if not path.exists()}:
         raise lost(lacking, lock, words)
@@ -302,13 +300,6 @@ def refused(words: str, whose: str) -> Problem:
         why = f"since both have the file {both[1]}"
         return Problem(f"{what} and {both[2]} cannot be installed together, {why}", whose)
     return Problem(f"apt could not install {what} of {whose}", words="apt")
-
-
-def install_archives(archives: Mapping[str, Path], order: Order) -> None:
-    """Install packages from their archives, as if there were no others, or stop."""
-    (ARCHIVES / "partial").mkdir(exist_ok=True)
-    gone = [f"{name}-" for name in order.removed]
-    install([*map(str, archives.values()), *gone], order.whose, *ALONE)
 
 
 def install(names: list[str], whose: str, *options: str) -> None:
@@ -436,11 +427,11 @@ def moved(lock: str, locked: Versions, found: Versions) -> Problem:
     return Problem(f"Debian's archive has moved on: {', '.join(changes[:3])}{more}; type make lock", lock, moved=True)
 
 
-def wanted(images: list[list[Path]]) -> list[list[lists.Line]]:
-    """The lines of the lists of each of `images`, or stop with a sentence on every wrong one."""
-    found = [[line for path in paths for line in lists.read(path)] for paths in images]
-    check([line for lines in found for line in lines])
-    return found
+def wanted(paths: Iterable[Path], others: Iterable[Path] = ()) -> list[lists.Line]:
+    """The lines of some lists, or stop with a sentence on every wrong one of these and `others`."""
+    lines = [line for path in paths for line in lists.read(path)]
+    check([*lines, *(line for path in others for line in lists.read(path))])
+    return lines
 
 
 def lock_of(folder: Path, paths: list[Path]) -> Path:
@@ -452,7 +443,7 @@ def lock(folder: Path, target: Path, paths: list[Path], below: list[list[Path]])
     """Write the lock of the lists `paths`, where those `below` are there as their locks in `folder` have them."""
     update()
     there = versions_in(lock_of(folder, image) for image in below)
-    lines, *_ = wanted([paths, [Path(path) for path in os.environ.get("ALSO", "").split()]])
+    lines = wanted(paths, map(Path, os.environ.get("ALSO", "").split()))
     keep = kept(versions_in([lock_of(folder, paths)])) | there
     found, removed = plan([*there], keep, paths[-1].name, lines)
     own = described({name: version for name, version in found.items() if there.get(name) != version})
