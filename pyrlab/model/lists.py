@@ -7,7 +7,6 @@ import string
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from pyrlab.model.problem import Problem
 
@@ -28,9 +27,7 @@ def content(path: Path) -> str:
     """The text of the list at `path`, or stop where it is in another encoding."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return re.sub(
-            "[\u00a0\u202f\u200b\ufeff]", " ", text
-        )  # blanks that only look so, as in what is copied from a page
+        return re.sub("[\u00a0\u202f\u200b\ufeff]", " ", text)  # what only looks like a blank, as on a web page
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + 1
         raise Problem("not UTF-8; save the list as text in UTF-8", f"{path.name} line {number}") from None
@@ -80,11 +77,6 @@ class Problems:
         if self.found:
             found = sorted(self.found.items(), key=lambda item: (item[1][0].list, item[1][0].number))
             raise Problem.of(Problem(problem, place(lines)) for problem, lines in found)
-
-
-def fail(line: Line, problem: str) -> NoReturn:
-    """Stop the build with one sentence: list, line and what is wrong."""
-    raise Problem(problem, place([line]))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

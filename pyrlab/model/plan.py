@@ -7,6 +7,7 @@ the lists of all that it has, by ecosystem.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,11 +71,9 @@ def write(folder: Path, checkout: Checkout, image: str, **known: Any) -> None:
 
 def counts(lists: Iterable[List]) -> dict[str, int]:
     """How many layers an image's packages of each ecosystem may have; most of R's are Debian's."""
-    found: dict[str, int] = {}
+    found: dict[str, int] = Counter()
     for each in lists:
-        from_source = each.layers // 4 if each.ecosystem == "R" else 0
-        shares = (
-            {"R": from_source, "Debian": each.layers - from_source} if from_source else {each.ecosystem: each.layers}
-        )
-        found |= {ecosystem: found.get(ecosystem, 0) + share for ecosystem, share in shares.items()}
+        own = each.layers // 4 if each.ecosystem == "R" else each.layers
+        found[each.ecosystem] += own
+        found["Debian"] += each.layers - own
     return found

@@ -12,6 +12,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,7 @@ class Image:
 
 def shared(ours: list[str], theirs: list[str]) -> int:
     """How many layers two chains have in common from the lowest on."""
-    pairs = zip(ours, theirs, strict=False)
-    return next((number for number, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
+    return len([*takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))])
 
 
 def place(name: str) -> str:

@@ -501,7 +501,8 @@ def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
             content = web.get(package.url, known.sha256 if known and known.version == package.version else "")
             repacked(content, name)
         except (Unreachable, tarfile.TarError) as error:
-            lists.fail(plan.lines[name], f"{name} {package.version} cannot be had: {error}")
+            what = f"{name} {package.version} cannot be had: {error}"
+            raise Problem(what, lists.place([plan.lines[name]])) from error
         needs = tuple(dict.fromkeys(need.name for need in package.needs if need.name not in here.built_in))
         file, sha256 = here.file(package), web.keep(content)
         found[name] = Locked(package.version, file, len(content), sha256, package.source, needs)
@@ -600,14 +601,14 @@ def fetch(fetched: Fetched, names: Iterable[str]) -> dict[str, bytes]:
     here = Repositories.ask()
     web = Web(here.agent)
     for name in names:
-        package, line = fetched.packages[name], fetched.lines[name]
+        package, where = fetched.packages[name], lists.place([fetched.lines[name]])
         try:
             content, address = first(web, here.addresses(name, package), package.sha256)
         except Unreachable as error:
-            lists.fail(line, f"{name} {package.version} cannot be had: {error}")
+            raise Problem(f"{name} {package.version} cannot be had: {error}", where) from error
         if web.keep(content) != package.sha256:
             what = f"{name} {package.version} from {address} is not what {fetched.lock} has"
-            lists.fail(line, f"{what}; if it is to be trusted, type make upgrade P={name}")
+            raise Problem(f"{what}; if it is to be trusted, type make upgrade P={name}", where)
         found[name] = repacked(content, name)
     return found
 
