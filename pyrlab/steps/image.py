@@ -43,7 +43,7 @@ def root_layers(plan: Plan) -> list[oci.Layer]:
         for path in (path for path in paths if not BACKUPS.fullmatch(path)):
             tar.from_disk(PYTHON, path)
         compile_library(tar, paths)
-        tar.save(piece, {"ecosystem": "base", "name": plan.python})
+        tar.save(piece)
     return oci.layers([(plan.python, [piece])], CACHE / "layers", {})
 
 

@@ -175,9 +175,8 @@ def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -
 def records() -> Iterator[tuple[str, tuple[str, str]]]:
     """Every file that a wheel, or a Python that is not Debian's, has brought, with the ecosystem and the name."""
     for record in wheels.VENV.glob(wheels.RECORDS):
-        name, _ = wheels.package_of(record)
         for path in wheels.rows(record):
-            yield f"/{path}", ("Python", name)
+            yield f"/{path}", ("Python", wheels.package_of(record))
     for pattern in PARTS if sys.base_prefix != "/usr" else ():
         for file in Path(sys.base_prefix).glob(pattern):
             yield str(file), ("base", "python")

@@ -184,7 +184,7 @@ class Packages:
         for name in before.keys() & locked.keys():
             if before[name][0] == locked[name] != before[name][1]:
                 self.compile(name)  # as it was then
-        there = {package_of(record)[0] for record in VENV.glob(RECORDS)}
+        there = {package_of(record) for record in VENV.glob(RECORDS)}
         same = {name for name in there & locked.keys() if before.get(name, [""])[-1] == self.pins[name].text}
         notes.write_text(json.dumps({name: before[name] for name in same}))
         others = sorted(there - same)
@@ -224,7 +224,7 @@ def open_environment(image: str, cache: Path) -> Piece:
         for old in (VENV, folder):
             shutil.rmtree(old, ignore_errors=True)
         uv("venv", "--quiet", VENV)  # where it will stand: its scripts name their place
-        skeleton().save(empty, {"ecosystem": "base", "name": "environment"})
+        skeleton().save(empty)
         folder.parent.mkdir(parents=True, exist_ok=True)
         VENV.rename(folder)
     VENV.symlink_to(folder)
@@ -285,10 +285,9 @@ def rows(record: Path) -> dict[str, str]:
     return {os.path.normpath(f"{site}/{row[0]}")[1:]: row[1] for row in csv.reader(text) if row}
 
 
-def package_of(record: Path) -> tuple[str, str]:
-    """The name and the version of the package whose RECORD it is."""
-    name, version = record.parent.name.removesuffix(".dist-info").rsplit("-", 1)
-    return canonical(name), version
+def package_of(record: Path) -> str:
+    """The name of the package whose RECORD it is."""
+    return canonical(record.parent.name.removesuffix(".dist-info").rpartition("-")[0])
 
 
 def make(job: tuple[Path, Path]) -> None:
@@ -307,13 +306,12 @@ def make(job: tuple[Path, Path]) -> None:
             executable |= new.keys()
     tar = of_environment()
     add(tar, found, executable)
-    name, version = package_of(record)
-    tar.save(Piece(target), {"ecosystem": "Python", "name": name, "version": version})
+    tar.save(Piece(target))
 
 
 def make_pieces(packages: Packages, folder: Path) -> dict[str, Piece]:
     """The piece of every package at VENV, by name; the missing ones are made, on all processors, the largest first."""
-    records = {package_of(record)[0]: record for record in VENV.glob(RECORDS)}
+    records = {package_of(record): record for record in VENV.glob(RECORDS)}
     keys = {
         name: hashlib.sha256(record_of(each) + f"{sys.version} {FORMAT}".encode()).hexdigest()
         for name, each in records.items()
