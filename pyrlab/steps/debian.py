@@ -55,8 +55,10 @@ ASKING = {"preinst", "postinst", "prerm", "postrm", "config", "conffiles", "trig
 class Result:
     """The pieces of what was ordered."""
 
-    packages: dict[str, Piece]  # by name
-    state: Piece | None  # what belongs to no package, dpkg's database first of all, and whiteouts; the last layer
+    packages: dict[str, Piece] = field(default_factory=dict)  # by name
+    state: Piece | None = (
+        None  # what belongs to no package, dpkg's database first of all, and whiteouts; the last layer
+    )
     folders: Folders = field(default_factory=dict)  # as apt has left them, whatever the pieces say of them
     lacking: list[Piece] = field(default_factory=list)  # what this step's own file system lacks of all that
 

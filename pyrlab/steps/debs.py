@@ -35,7 +35,7 @@ APT = ["apt-get", "--quiet=2"]  # whatever else it is told, network.py tells it
 INSTALL = [*APT, "install", "--yes"]
 NAME = r"[a-z0-9][a-z0-9+.-]+"  # of a package, as Debian's policy has it
 LINE = rf"({NAME})(?:=([^=\s]+))?"  # of a list
-NUMBER = re.compile(r"\d+(\.\d+)*")
+NUMBER = re.compile(r"\d+(\.\d+)*")  # in a name, that another release may have otherwise
 HELPER = ["/usr/lib/apt/apt-helper", "--option=APT::Sandbox::User=root", "download-file"]
 ARCHIVES = Path("/opt/archives")  # in a cache mount, by SHA-256: what was fetched before
 # What apt knows of but what is installed and the archives that it is given: nothing.
@@ -185,7 +185,8 @@ def missing(name: str, known: set[str], other: dict[str, str]) -> str:
     now = [need for need in related(other, "Depends") if need in known]
     if now and re.search("transitional|dummy", other.get("Description", "")):
         return f"{lacks}; it is {' and '.join(now)} now"
-    if 0 < len(same := other_numbers(name, known)) <= MANY:
+    same = sorted(other for other in known if NUMBER.sub("#", other) == NUMBER.sub("#", name))
+    if 0 < len(same) <= MANY:
         return f"{lacks}, but {' and '.join(same)}"
     if len(new := replacing(name)) == 1:
         return f"{lacks}; {new[0]} replaces it"
@@ -199,12 +200,6 @@ def other_list(name: str, known: set[str]) -> str:
     if f"python3-{name}" in known:
         return "; Python packages go into requirements.txt"
     return "; R packages go into r_packages.txt" if f"r-cran-{name}" in known else ""
-
-
-def other_numbers(name: str, known: set[str]) -> list[str]:
-    """The packages that are called as one with numbers in its name, but for the numbers."""
-    shape = NUMBER.sub("#", name)
-    return sorted(other for other in known if NUMBER.sub("#", other) == shape) if shape != name else []
 
 
 def check(lines: list[lists.Line]) -> None:
@@ -235,9 +230,9 @@ Versions = dict[str, str]  # of packages, by name
 class Order:
     """What is to be installed on top of what there is."""
 
-    names: list[str]  # what the lists ask for
-    packages: dict[str, Locked]  # all that this installs or upgrades, by name
-    lock: str  # its name
+    names: list[str] = field(default_factory=list)  # what the lists ask for
+    packages: dict[str, Locked] = field(default_factory=dict)  # all that this installs or upgrades, by name
+    lock: str = ""  # its name
     removed: list[str] = field(default_factory=list)  # the packages that give way
 
     @property

@@ -15,12 +15,12 @@ import re
 import sys
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pyrlab.model import events, lists
+from pyrlab.model import events
 from pyrlab.model.locked import Lock
 from pyrlab.model.plan import Plan
 from pyrlab.steps import compiled, debian, debs, grouping, network, oci, r, wheels
@@ -96,11 +96,6 @@ def layers(
     return oci.layers([(f"{ecosystem}: {about}", group) for about, group in groups], CACHE / "layers", known)
 
 
-def written(line: lists.Line) -> list[Any]:
-    """A line, to be written down."""
-    return [line.text, line.list, line.number]
-
-
 def mark(name: str, pins: Mapping[str, wheels.Pin], found: dict[str, Piece], plan: Plan) -> str:
     """What a package is known by that was imported: all that it needs, and what it stands on."""
     needed = [found[each].key for each in wheels.closure(name, pins) if each in found]
@@ -121,28 +116,23 @@ def wheels_of(plan: Plan) -> tuple[list[tuple[dict[str, Piece], str, int]], dict
     first = [({"environment": empty}, "Python", 1)] if len(plan.wheels) == plan.own_wheels else []
     return (
         [*first, ({name: found[name] for name in found if name in own}, "Python", plan.counts["Python"])],
-        {name: [written(line), mark(name, pins, found, plan)] for name, line in asked.items()},
+        {name: [astuple(line), mark(name, pins, found, plan)] for name, line in asked.items()},
     )
-
-
-def joined(lists: debs.Order, of_r: debs.Order) -> debs.Order:
-    """What Debian's lists of an image and its R packages take together."""
-    names, packages = lists.names + of_r.names, lists.packages | of_r.packages
-    return replace(of_r, names=names, packages=packages, removed=lists.removed + of_r.removed)
 
 
 def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
     """The layers of an image's own packages, which are made here, and what is to be checked of them, by ecosystem."""
     own: list[oci.Layer] = []
     lines: dict[str, Any] = {"Python": {}, "R": {}}
-    order, fetched = None, None
+    order, fetched = debs.Order(), None
     if plan.debian:
         order = debs.order(plan.locks, [plan.list(path) for path in plan.debian])
     if plan.r:
         of_r, fetched = r.order(plan.locks, plan.list(plan.r))
-        order = joined(order, of_r) if order else of_r
-    installed = debian.Result({}, None, {}, [])
-    if order and order.packages:
+        packages, removed = order.packages | of_r.packages, order.removed + of_r.removed
+        order = replace(of_r, names=order.names + of_r.names, packages=packages, removed=removed)
+    installed = debian.Result()
+    if order.packages:
         events.step("Debian packages")
         count = plan.counts["Debian"]
         installed = debian.pieces(order, CACHE, plan.parent or plan.python, TREE)
@@ -155,7 +145,7 @@ def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
         events.step("R packages")
         library = r.library(fetched, lambda: debian.unpack_missing(installed, TREE), CACHE / "pieces")
         own += layers(library, "R", plan.counts["R"])
-        lines["R"] = {name: written(line) for name, line in fetched.lines.items()}
+        lines["R"] = {name: astuple(line) for name, line in fetched.lines.items()}
     return own, lines
 
 

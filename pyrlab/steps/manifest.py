@@ -78,7 +78,9 @@ def glob(pattern: str) -> list[Path]:
 def python(wanted: Iterable[str]) -> Iterator[Package]:
     """Python's packages of the environment, with what they need here, for the extras that anything asks for."""
     places = [f"{wheels.VENV}/lib/{folder}/*.dist-info/METADATA" for folder in ("python3*/site-packages", "pyrlab")]
-    found = [headers(path) for place in places for path in glob(place)]
+    # What comes before a blank line: then it describes itself at length.
+    texts = (path.read_text().partition("\n\n")[0] for place in places for path in glob(place))
+    found = [message_from_string(text) for text in texts]
     required = [[requirement(text) for text in about.get_all("Requires-Dist", [])] for about in found]
     extras: dict[str, set[str]] = {}
     asked = [requirement(name) for name in map(named, wanted) if name]
@@ -92,11 +94,6 @@ def python(wanted: Iterable[str]) -> Iterator[Package]:
             if not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in extras.get(name, {""}))
         }
         yield Package("Python", name, about["Version"], licence_of(about), needs)
-
-
-def headers(metadata: Path) -> Message:
-    """What a wheel's metadata says before it begins to describe at length."""
-    return message_from_string(metadata.read_text().partition("\n\n")[0])
 
 
 def requirement(text: str) -> Requirement:
