@@ -8,6 +8,7 @@ import re
 import shlex
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,72 +85,73 @@ class Demands:
                 self.problems.note(f"this is {what}; pip list --format=freeze prints what can stand in a list", *rest)
                 lines = lines[: -len(rest)]
         for line in lines:
-            if re.match(r"-\S", line.text):
-                self.option(line, constrains)
-            else:
-                self.package(line, constrains)
+            with self.noting(line):
+                if re.match(r"-\S", line.text):
+                    self.option(line, constrains)
+                else:
+                    packages = self.constraints if constrains else self.packages
+                    packages.append(self.package(line))
+
+    @contextmanager
+    def noting(self, line: Line) -> Iterator[None]:
+        """Note the ValueError that says what is wrong with a line."""
+        try:
+            yield
+        except ValueError as problem:
+            self.problems.note(str(problem), line)
 
     def option(self, line: Line, constrains: bool) -> None:
-        """Take in a line of options."""
+        """Take in a line of options; raises ValueError with what is wrong with it as a whole."""
         try:
             options, unknown = OPTIONS.parse_known_args(shlex.split(line.text))
         except (argparse.ArgumentError, ValueError) as error:
             reason = str(error).rpartition(": ")[2].lower()
-            self.problems.note(f"'{line.text}' cannot be read: {reason}", line)
-            return
+            raise ValueError(f"'{line.text}' cannot be read: {reason}") from None
         if unknown:
-            self.problems.note(f"pyrlab does not know the option '{line.text}'; take it out", line)
-            return
+            raise ValueError(f"pyrlab does not know the option '{line.text}'; take it out")
         for name, value in vars(options).items():
-            if name in ("--requirement", "--constraint"):
-                self.include(line, value, constrains or name == "--constraint")
-            elif name == "--editable":
-                what = f"'{line.text}' would be a link to a folder that no image has"
-                self.problems.note(f"{what}; {BUILD_A_WHEEL}", line)
-            elif problem := unfit(name, value):
-                self.problems.note(f"'{line.text}': {problem}", line)
-            elif name == "--index-url":  # of several, pip takes the last
-                self.options[name], self.indexes = [value], self.indexes | {value: line}
-            else:
-                self.options.setdefault(name, []).append(value)
-                self.indexes |= {value: line} if name in INDEXES else {}
+            with self.noting(line):
+                if name in ("--requirement", "--constraint"):
+                    self.include(line, value, constrains or name == "--constraint")
+                elif name == "--editable":
+                    raise ValueError(f"'{line.text}' would be a link to a folder that no image has; {BUILD_A_WHEEL}")
+                elif name == "--no-binary" and value.startswith(":"):
+                    raise ValueError(f"'{line.text}': this would compile all of JupyterLab, too; name the packages")
+                elif name in INDEXES and not re.match(r"https?://", value):
+                    may = "an address that begins with http:// or https://; a wheel can be named as ./NAME.whl"
+                    raise ValueError(f"'{line.text}': an index must have {may}")
+                elif name == "--index-url":  # of several, pip takes the last
+                    self.options[name], self.indexes = [value], self.indexes | {value: line}
+                else:
+                    self.options.setdefault(name, []).append(value)
+                    self.indexes |= {value: line} if name in INDEXES else {}
 
     def include(self, line: Line, name: str, constrains: bool) -> None:
-        """Take in another list."""
+        """Take in another list; raises ValueError where there is none."""
         if re.match(r"\w+://", name):
-            self.problems.note(f"pyrlab reads lists of this folder only; save {name} here and name the file", line)
-            return
-        path = Path(os.path.normpath(self.root / Path(line.list).parent / name))
-        if not path.is_relative_to(self.root):
-            self.problems.note(
-                f"{name} is no place in this folder, of which images are made; copy it here if it is elsewhere", line
-            )
-        elif not path.is_file():
-            self.problems.note(f"there is no file {path.relative_to(self.root)}", line)
-        else:
-            self.read(path, constrains)
+            raise ValueError(f"pyrlab reads lists of this folder only; save {name} here and name the file")
+        self.read(self.located(Path(line.list).parent / name, name), constrains)
 
-    def package(self, line: Line, constrains: bool) -> None:
-        """Take in a line that asks for a package."""
+    def located(self, path: Path | str, said: str) -> Path:
+        """A file of the checkout, of which a list has `said` where it is; raises ValueError where it is not."""
+        path = Path(os.path.normpath(self.root / path))
+        if not path.is_relative_to(self.root):
+            raise ValueError(
+                f"{said} is no place in this folder, of which images are made; copy it here if it is elsewhere"
+            )
+        if not path.is_file():
+            raise ValueError(f"there is no file {path.relative_to(self.root)}")
+        return path
+
+    def package(self, line: Line) -> Package:
+        """The package that a line asks for; raises ValueError with what is wrong with it."""
         command = re.search(r"\sinstall\s", line.text)
         text, *options = [line.text] if command else re.split(r"\s(?=--)", line.text)
-        hashes = [
-            match[1] for option in options if (match := re.fullmatch(r"\s*--hash[= ](sha256:[0-9a-f]{64})\s*", option))
-        ]
-        if len(hashes) != len(options):
-            wrong = next(option.strip() for option in options if not re.search("--hash[= ]sha256:[0-9a-f]{64}", option))
+        found = [re.fullmatch(r"\s*--hash[= ](sha256:[0-9a-f]{64})\s*", option) for option in options]
+        if None in found:
             may = "of options a package may have --hash=sha256: and 64 hexadecimal digits"
-            self.problems.note(f"'{wrong}' is not supported here; {may}", line)
-            return
-        try:
-            package = self.parsed(line, text.strip(), frozenset(hashes))
-        except ValueError as problem:
-            self.problems.note(str(problem), line)
-            return
-        (self.constraints if constrains else self.packages).append(package)
-
-    def parsed(self, line: Line, text: str, hashes: frozenset[str]) -> Package:
-        """The package that `text` asks for; raises ValueError with what is wrong with it."""
+            raise ValueError(f"'{options[found.index(None)].strip()}' is not supported here; {may}")
+        text, hashes = text.strip(), frozenset(match[1] for match in found if match)
         page = re.match(r"(?:[^@;/]+@\s*)?(https?://[^\s;#?]+)", text)
         if page and not re.search(ARCHIVE, page[1]):
             raise ValueError(
@@ -175,7 +177,6 @@ class Demands:
     def file(self, line: Line, name: str, place: str, condition: str, hashes: frozenset[str]) -> Package:
         """The wheel in the checkout that a line names; raises ValueError for whatever else it names."""
         found = re.fullmatch(r"(.*?\.whl)(\[[\w., -]*\])?", place)
-        path = Path(os.path.normpath(self.root / (found[1] if found else place)))
         if re.match(r"[/~]|\w:[\\/]", place):
             raise ValueError(
                 "a file of the machine where the list was written is on no other; "
@@ -183,12 +184,7 @@ class Demands:
             )
         if not found:
             raise ValueError(f"'{line.text}' is not a package yet, but the source of one; {BUILD_A_WHEEL}")
-        if not path.is_relative_to(self.root):
-            raise ValueError(
-                f"{place} is no place in this folder, of which images are made; copy it here if it is elsewhere"
-            )
-        if not path.is_file():
-            raise ValueError(f"there is no file {path.relative_to(self.root)}")
+        path = self.located(found[1], place)
         try:
             own, *_ = parse_wheel_filename(path.name)
         except InvalidWheelFilename:
@@ -217,15 +213,6 @@ def logical_lines(path: Path, name: str) -> Iterator[Line]:
             yield Line(text, name, first)
     if text := "".join(parts).strip():
         yield Line(text, name, first)
-
-
-def unfit(option: str, value: str) -> str:
-    """What is wrong with the value of an option, if anything."""
-    if option == "--no-binary" and value.startswith(":"):
-        return "this would compile all of JupyterLab, too; name the packages"
-    if option in ("--index-url", "--extra-index-url", "--find-links") and not re.match(r"https?://", value):
-        return "an index must have an address that begins with http:// or https://; a wheel can be named as ./NAME.whl"
-    return ""
 
 
 def meant(text: str) -> str:
