@@ -14,7 +14,6 @@ import io
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import tarfile
@@ -630,18 +629,4 @@ def pieces(order: debs.Order, cache: Path, parent_key: str, tree: Tree) -> Resul
 def unpack_missing(result: Result, tree: Tree) -> None:
     """Complete the file system of the step with what was not installed there."""
     tree.freeze()
-    root = tree.root
-    for place in (root / path for piece in result.lacking for path in sorted(piece.folders)):
-        if place.is_symlink() or place.is_file():
-            place.unlink()
-    marks = []
-    for place in (root / path for piece in result.lacking for path in piece.paths):
-        marks += [place] if place.name.startswith(".wh.") else []
-        old = place.with_name(place.name.removeprefix(".wh."))
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)  # a program may run, and a link must not be written through
-    unpack(result.lacking, root)
-    for mark in marks:
-        mark.unlink()
+    unpack(result.lacking, tree.root)

@@ -14,7 +14,9 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -23,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pyrlab.model.problem import Problem
 from pyrlab.steps import trees
 
 EPOCH = 1_767_225_600  # 2026-01-01, the one time stamp of everything that a build generates
@@ -286,21 +289,32 @@ def frames(pieces: Iterable[Piece], known: Mapping[str, Mode]) -> Iterator[bytes
     yield END
 
 
+def extract(layer: Iterable[bytes], root: Path, *options: str) -> None:
+    """Let tar unpack the frames of a layer to the tree `root`, but for its whiteouts."""
+    command = ["tar", "--extract", f"--directory={root}", "--numeric-owner", "--preserve-permissions"]
+    command += ["--xattrs", "--xattrs-include=*", "--exclude=.wh.*", *options]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as tar:
+        assert tar.stdin
+        for frame in layer:
+            tar.stdin.write(decompress(frame))
+    if tar.returncode:
+        raise Problem("the packages cannot be unpacked", words="tar")
+
+
 def unpack(pieces: Iterable[Piece], root: Path) -> None:
-    """Unpack pieces to the tree `root`, whose own folders stay as they are."""
+    """Unpack pieces to the tree `root`: its own folders stay as they are, and what else is in the way goes."""
     pieces = list(pieces)
-    folders = folders_of(pieces)
-    for path in sorted(folders):
-        if not (root / path).is_dir():
-            (root / path).mkdir()
-            os.chown(root / path, folders[path].uid, folders[path].gid)
-            (root / path).chmod(folders[path].mode)
-    for piece in pieces:
-        with opened(piece) as tree:
-            tree.extraction_filter = lambda member, _: member  # which Python before 3.11.4 neither has nor needs
-            tree.extractall(root, numeric_owner=True)
-            for member in (member for member in tree if member.pax_headers):  # of which tarfile sets no attributes
-                for name, value in member.pax_headers.items():
-                    if name.startswith(XATTR):
-                        content = value.encode("utf-8", "surrogateescape")
-                        os.setxattr(root / member.name, name.removeprefix(XATTR), content, follow_symlinks=False)
+    for place in (root / path for piece in pieces for path in sorted(piece.folders)):
+        if place.is_symlink() or place.is_file():
+            place.unlink()
+    for place in (root / path for piece in pieces for path in piece.paths):
+        remove(place.with_name(place.name.removeprefix(".wh.")))
+    extract(frames(pieces, {}), root, "--no-overwrite-dir")
+
+
+def remove(path: Path) -> None:
+    """Remove whatever is at `path`, if anything is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)  # a program may run, and a link must not be written through

@@ -6,13 +6,10 @@ The folder MADE has the frames of a tar file, and in `gone` what must go before 
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 from pyrlab.model import events
-from pyrlab.model.problem import Problem
-from pyrlab.steps.pieces import decompress
+from pyrlab.steps.pieces import extract, remove
 
 MADE = Path("/pyrlab/made")
 
@@ -23,18 +20,9 @@ def unpack(but: str = "") -> None:
         path = Path("/", name)
         if but and path.is_relative_to(f"/{but}"):
             continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    options = ["--numeric-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*", "--exclude=.wh.*"]
-    options += ["--anchored", f"--exclude={but}"] if but else []
-    with subprocess.Popen(["tar", "--extract", "--directory=/", *options], stdin=subprocess.PIPE) as tar:
-        assert tar.stdin
-        for frame in sorted(MADE.glob("*.zst")):
-            tar.stdin.write(decompress(frame.read_bytes()))
-    if tar.returncode:
-        raise Problem("the packages cannot be unpacked", words="tar")
+        remove(path)
+    options = ["--anchored", f"--exclude={but}"] if but else []
+    extract((frame.read_bytes() for frame in sorted(MADE.glob("*.zst"))), Path("/"), *options)
 
 
 if __name__ == "__main__":
