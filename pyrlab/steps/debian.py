@@ -55,9 +55,7 @@ class Result:
     """The pieces of what was ordered."""
 
     packages: dict[str, Piece] = field(default_factory=dict)  # by name
-    state: Piece | None = (
-        None  # what belongs to no package, dpkg's database first of all, and whiteouts; the last layer
-    )
+    state: Piece | None = None  # what belongs to no package, dpkg's database first, and whiteouts; the last layer
     folders: Folders = field(default_factory=dict)  # as apt has left them, whatever the pieces say of them
     lacking: list[Piece] = field(default_factory=list)  # what this step's own file system lacks of all that
 
@@ -91,10 +89,9 @@ class Filters:
         folder = root / "etc/dpkg/dpkg.cfg.d"
         files = sorted(path for path in folder.glob("*") if re.fullmatch(r"[\w-]+", path.name))
         texts = [path.read_text() for path in (*files, root / "etc/dpkg/dpkg.cfg") if path.is_file()]
-        lines = [
-            re.fullmatch(r"(path-(?:ex|in)clude)\s*[=\s]\s*(.*\S)\s*", line) for line in "\n".join(texts).split("\n")
-        ]
-        return cls("".join(f"{found[1]}={found[2]}\n" for found in lines if found))
+        lines = "\n".join(texts).split("\n")
+        rules = (re.fullmatch(r"(path-(?:ex|in)clude)\s*[=\s]\s*(.*\S)\s*", line) for line in lines)
+        return cls("".join(f"{rule[1]}={rule[2]}\n" for rule in rules if rule))
 
     @cached_property
     def rules(self) -> list[tuple[bool, re.Pattern[str], str]]:
@@ -132,9 +129,8 @@ class Tree:
     @cached_property
     def links(self) -> dict[str, str]:
         """The links to folders at its top, as those of a merged /usr."""
-        targets = {
-            path.name: str(path.readlink()).strip("/") for path in sorted(self.root.iterdir()) if path.is_symlink()
-        }
+        links = (path for path in sorted(self.root.iterdir()) if path.is_symlink())
+        targets = {path.name: os.readlink(path).strip("/") for path in links}
         return {name: target for name, target in targets.items() if (self.root / target).is_dir()}
 
     def resolved(self, path: str) -> str:
@@ -199,19 +195,13 @@ def control(archive: Path) -> dict[str, tuple[bytes, int]]:
 def read(parts: Mapping[str, tuple[bytes, int]], digest: str) -> Deb:
     """What these parts of a package say of it."""
     text = parts["control"][0].decode()
-    fields = {
-        name: value.rstrip() for name, value in re.findall(r"^([!-9;-~]+):[ \t]*(.*(?:\n[ \t].*)*)", text, re.MULTILINE)
-    }
+    found = re.findall(r"^([!-9;-~]+):[ \t]*(.*(?:\n[ \t].*)*)", text, re.MULTILINE)
+    fields = {name: value.rstrip() for name, value in found}
     fields = {k: v for k, v in fields.items() if (k, v) not in (("Multi-Arch", "no"), ("Essential", "no"))}
-    known = {name.lower() for name in FIELDS}
-    odd = (
-        any(
-            not value or value.startswith("\n") or (name not in FIELDS and name.lower() in known)
-            for name, value in fields.items()
-        )
-        or any(not CANONICAL.fullmatch(fields[name]) for name in RELATIONS if name in fields)
-        or fields["Version"].startswith("0:")
-    )  # dpkg would write it otherwise
+    # What dpkg would write otherwise.
+    odd = fields["Version"].startswith("0:") or any(not value or value.startswith("\n") for value in fields.values())
+    odd |= any(not CANONICAL.fullmatch(fields[name]) for name in RELATIONS if name in fields)
+    odd |= not {name.lower() for name in fields.keys() - {*FIELDS}}.isdisjoint(name.lower() for name in FIELDS)
     fields["Status"] = "install ok installed"
     order = [*(name for name in FIELDS if name in fields), *(name for name in fields if name not in FIELDS)]
     triggers = parts.get("triggers", (b"", 0))[0].decode()
@@ -278,12 +268,8 @@ class Shelf:
 
     def keep(self, tar: Tar) -> Piece:
         """The piece that has this content, made if there is none."""
-        content = hashlib.sha256()
-        for part in tar.parts:
-            content.update(part)
-        piece = self.piece(
-            "content", content.hexdigest(), {path: vars(mode) for path, mode in sorted(tar.folders.items())}
-        )
+        content = hashlib.sha256(b"".join(tar.parts)).hexdigest()
+        piece = self.piece("content", content, {path: vars(mode) for path, mode in sorted(tar.folders.items())})
         return piece if piece.exists else tar.save(piece)
 
     def streamed(self, digest: str) -> Piece:
@@ -419,9 +405,8 @@ def fits(paths: Iterable[str], folders: Folders, tree: Tree) -> bool:
     """Whether all is new to the tree, but for folders that are such there, too, and new folders are ordinary ones."""
     there = {folder: tree.status(folder) for folder in folders}
     inside = {folder for folder, status in there.items() if status}
-    if not all(
-        stat.S_ISDIR(status.st_mode) if status else folders[folder] == FOLDER for folder, status in there.items()
-    ):
+    alike = (stat.S_ISDIR(about.st_mode) if about else folders[folder] == FOLDER for folder, about in there.items())
+    if not all(alike):
         return False  # of two packages with a folder the first decides what it is like
     return all(path.rpartition("/")[0] not in inside or tree.status(path) is None for path in paths)
 

@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -64,9 +63,7 @@ def update() -> None:
 
 def apt_cache(*arguments: str) -> str:
     """What apt-cache prints; of what it does not know it says so elsewhere."""
-    return subprocess.run(
-        ["apt-cache", *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ).stdout
+    return subprocess.run(["apt-cache", *arguments], capture_output=True, text=True).stdout
 
 
 def known_packages() -> set[str]:
@@ -257,12 +254,11 @@ def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
         missing = [name for name, path in found.items() if not path.exists()]
         with tempfile.TemporaryDirectory(dir=ARCHIVES) as folder:
             parts = {name: Path(folder) / found[name].name for name in missing}
-            jobs = [
-                (f"{root}/{packages[name].file}", str(part), f"SHA256:{packages[name].sha256}")
-                for name, part in parts.items()
-            ]
+            jobs: list[str] = []
+            for name, part in parts.items():
+                jobs += [f"{root}/{packages[name].file}", str(part), f"SHA256:{packages[name].sha256}"]
             if jobs:
-                words += network.run([*HELPER, *chain.from_iterable(jobs)]).stderr
+                words += network.run([*HELPER, *jobs]).stderr
             for name in (name for name, part in parts.items() if part.exists()):
                 whole = shutil.copyfile(parts[name], f"{parts[name]}.whole")  # of what is on this disk apt makes a link
                 Path(whole).replace(found[name])

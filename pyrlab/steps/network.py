@@ -62,8 +62,7 @@ def has_authority() -> bool:
 @functools.cache
 def secret() -> dict[str, str]:
     """What the build step was given, if this is one."""
-    given: dict[str, str] = json.loads(SECRET.read_text() or "{}") if SECRET.exists() else {}
-    return given
+    return dict(json.loads(SECRET.read_text() or "{}")) if SECRET.exists() else {}
 
 
 @functools.cache
@@ -161,8 +160,7 @@ def fetch(url: str, proxies: dict[str, str] | None = None) -> bytes:
     handlers = (urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=trust))
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=20) as answer:
-            content: bytes = answer.read()
-            return content
+            return bytes(answer.read())
     except HTTPException as error:
         raise OSError(f"its answer is not HTTP: {error}") from error
 
@@ -242,9 +240,8 @@ DENIED = "{} demands a user name and a password, or not these; write them as in 
 def down(who: str, reason: str, hint: str = "correct it, or unset it") -> str:
     """The sentence on who gives no answer at all."""
     if re.search("self.signed|local issuer", reason):
-        return (
-            f"{who} shows a certificate that nothing here trusts; name the file of its authority, as in CACERT=ca.pem"
-        )
+        hint = "name the file of its authority, as in CACERT=ca.pem"
+        return f"{who} shows a certificate that nothing here trusts; {hint}"
     return f"{who} cannot be reached ({reason}); {hint}"
 
 

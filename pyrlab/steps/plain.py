@@ -89,9 +89,8 @@ def main() -> None:
         (MADE / f"{number:05}.zst").write_bytes(frame)
     (PLAN / "lines.json").write_text(json.dumps(lines))
     unpack(but="opt")  # where the packages of Python are already, and what is kept for other builds
-    sys.exit(
-        subprocess.run([sys.executable, "-m", "pyrlab.steps.check", PLAN / "lines.json", PLAN / "marks"]).returncode
-    )
+    check = [sys.executable, "-m", "pyrlab.steps.check", f"{PLAN}/lines.json", f"{PLAN}/marks"]
+    sys.exit(subprocess.run(check).returncode)
 
 
 if __name__ == "__main__":

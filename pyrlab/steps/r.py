@@ -530,10 +530,8 @@ def order(folder: Path, path: Path) -> tuple[debs.Order, Fetched]:
     debian = debs.installed() | lock.versions("Debian")
     lines = needed_for(lists.read(path), lock.of("R"))
     names = debian_packages((name for name in lines if name not in lock.of("R")), debian)
-    return (
-        debs.Order(names, lock.of("Debian"), file.name, [*lock.removed]),
-        Fetched(lock.of("R"), lines, debian, file.name),
-    )
+    order = debs.Order(names, lock.of("Debian"), file.name, [*lock.removed])
+    return order, Fetched(lock.of("R"), lines, debian, file.name)
 
 
 def needed_for(wanted: list[lists.Line], fetched: dict[str, Locked]) -> dict[str, lists.Line]:
@@ -682,9 +680,8 @@ def hint(words: str) -> str:
 
 def compiles(archive: bytes) -> bool:
     """Whether installing the archive takes a compiler: it has sources, and is not built yet."""
-    return "Built" not in description(archive) and any(
-        re.match(r"[^/]+/src/.", name) for name in opened(archive).getnames()
-    )
+    sources = any(re.match(r"[^/]+/src/.", name) for name in opened(archive).getnames())
+    return sources and "Built" not in description(archive)
 
 
 def cache_key(name: str, fetched: Fetched) -> str:

@@ -136,9 +136,8 @@ class Demands:
         """A file of the checkout, of which a list has `said` where it is; raises ValueError where it is not."""
         path = Path(os.path.normpath(self.root / path))
         if not path.is_relative_to(self.root):
-            raise ValueError(
-                f"{said} is no place in this folder, of which images are made; copy it here if it is elsewhere"
-            )
+            elsewhere = "of which images are made; copy it here if it is elsewhere"
+            raise ValueError(f"{said} is no place in this folder, {elsewhere}")
         if not path.is_file():
             raise ValueError(f"there is no file {path.relative_to(self.root)}")
         return path
@@ -154,10 +153,8 @@ class Demands:
         text, hashes = text.strip(), frozenset(match[1] for match in found if match)
         page = re.match(r"(?:[^@;/]+@\s*)?(https?://[^\s;#?]+)", text)
         if page and not re.search(ARCHIVE, page[1]):
-            raise ValueError(
-                f"{page[1]} is the address of a page, and of no file of a package; a name alone is found in the "
-                "index, and a git repository is written as NAME @ git+https://…"
-            )
+            right = "a name alone is found in the index, and a git repository is written as NAME @ git+https://…"
+            raise ValueError(f"{page[1]} is the address of a page, and of no file of a package; {right}")
         if re.match(r"(\w+\+)?\w+://", text) and not text.startswith("file:"):  # an address alone
             named = re.search(r"[#&]egg=([\w.-]+)|/([\w.]+)-[^/]*\.whl", text)
             return Package(line, canonicalize_name(named[1] or named[2]) if named else "", text, None, hashes)
@@ -178,10 +175,8 @@ class Demands:
         """The wheel in the checkout that a line names; raises ValueError for whatever else it names."""
         found = re.fullmatch(r"(.*?\.whl)(\[[\w., -]*\])?", place)
         if re.match(r"[/~]|\w:[\\/]", place):
-            raise ValueError(
-                "a file of the machine where the list was written is on no other; "
-                "there, pip list --format=freeze prints the names and versions instead"
-            )
+            instead = "there, pip list --format=freeze prints the names and versions instead"
+            raise ValueError(f"a file of the machine where the list was written is on no other; {instead}")
         if not found:
             raise ValueError(f"'{line.text}' is not a package yet, but the source of one; {BUILD_A_WHEEL}")
         path = self.located(found[1], place)

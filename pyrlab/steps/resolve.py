@@ -151,9 +151,8 @@ class Resolver:
 
         Of an extra that does not exist, as in dask[complete], uv only warns.
         """
-        for name, extra in re.findall(
-            r"The package `([\w.-]+)[^`]*` does not have an extra named `([^`]+)`", run.stderr
-        ):
+        lacking = re.findall(r"The package `([\w.-]+)[^`]*` does not have an extra named `([^`]+)`", run.stderr)
+        for name, extra in lacking:
             known = [package for package in self.packages if package.name == canonicalize_name(name)]
             if lines := [package.line for package in known if extra in package.line.text]:
                 self.asked.problems.note(f"{name} has no extra named '{extra}'", *lines)

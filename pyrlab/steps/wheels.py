@@ -164,9 +164,8 @@ class Packages:
     def install(self, *options: str, names: Collection[str]) -> network.Run:
         """Let uv install some packages at VENV, exactly as locked; stops where a file is not the locked one."""
         pins = BESIDE / "pins.txt"
-        pins.write_text(
-            "".join(f"{line}\n" for line in [*self.index_options(names), *(self.pins[n].text for n in names)])
-        )
+        lines = [*self.index_options(names), *(self.pins[name].text for name in names)]
+        pins.write_text("".join(f"{line}\n" for line in lines))
         # As the list's own indexes were asked when it was locked: the best version of all.
         given = ["--index-strategy=unsafe-best-match", "--no-config", "--only-binary=:all:", f"--find-links={BESIDE}"]
         given += ["--no-deps", *options]
@@ -312,10 +311,8 @@ def make(job: tuple[Path, Path]) -> None:
 def make_pieces(packages: Packages, folder: Path) -> dict[str, Piece]:
     """The piece of every package at VENV, by name; the missing ones are made, on all processors, the largest first."""
     records = {package_of(record): record for record in VENV.glob(RECORDS)}
-    keys = {
-        name: hashlib.sha256(record_of(each) + f"{sys.version} {FORMAT}".encode()).hexdigest()
-        for name, each in records.items()
-    }
+    ways = f"{sys.version} {FORMAT}".encode()
+    keys = {name: hashlib.sha256(record_of(record) + ways).hexdigest() for name, record in records.items()}
     found = {name: Piece(folder / key) for name, key in keys.items()}
     missing = [name for name in records if not found[name].exists]
     if not missing:
