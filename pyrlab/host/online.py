@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
-from pyrlab.model.checkout import without_comment
+from pyrlab.model.lists import without_comment
 from pyrlab.model.problem import Problem
 
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyrlab.model.images import List, Table
+from pyrlab.model.lists import without_comment
 from pyrlab.model.problem import Problem
 
 WHEEL = re.compile(r"\s*(?:[^\s@]+\s*@\s*file:)?(?!\w+:)([^\s;@]+?\.whl)\b")
@@ -116,11 +117,6 @@ class Checkout:
 def of_python(some: Iterable[List]) -> list[List]:
     """Those of some lists that are of Python packages."""
     return [each for each in some if each.ecosystem == "Python"]
-
-
-def without_comment(line: str) -> str:
-    """A line without what follows a #."""
-    return re.sub(r"(^|\s)#.*", "", line)
 
 
 def stripped(text: str) -> list[str]:

@@ -181,11 +181,9 @@ def wrong_entry(
         return f"{name} cannot be the name of an image; {said}", ""
     if missing := [each for each in entries[name]["lists"] if each not in lists]:
         return f"{name} has the list {missing[0]}, which is not there; the lists are {listed(lists)}", "lists"
-    parent = entries[name].get("parent", "")
     line = [name]
-    while parent in entries and parent not in line:
+    while (parent := entries.get(line[-1], {}).get("parent", "")) and parent not in line:
         line.append(parent)
-        parent = entries[parent].get("parent", "")
     if parent == name:
         return f"an image cannot start from itself: {' starts from '.join([*line, name])}", "parent"
     parent = entries[name].get("parent", "")
@@ -204,10 +202,9 @@ def wrong_image(image: Image, images: Table) -> tuple[str, str] | None:
             return f"{image.name} has the list {twice[0]}, which it has from {parent.name} already", "lists"
     if image.port and not re.fullmatch(r"[A-Z][A-Z0-9_]*", image.port):
         return f"{image.port} cannot be a parameter; write it in capital letters, as in PORT", "port"
-    ports = {other.port: other.name for other in images.values() if other != image}
-    if image.port and image.port in ports:
-        taken = ports[image.port]
-        return f"{image.name} listens at {image.port}, as {taken} does; a lab has a parameter of its own", "port"
+    taken = [other.name for other in images.values() if other.port == image.port and other is not image]
+    if image.port and taken:
+        return f"{image.name} listens at {image.port}, as {taken[0]} does; a lab has a parameter of its own", "port"
     counts = {each.name: each.layers for member in family for each in member.lists}
     total = sum(counts.values()) + OWN * len(family)
     if total > BUDGET:

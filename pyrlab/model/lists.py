@@ -35,12 +35,13 @@ def content(path: Path) -> str:
 
 def read(path: Path) -> list[Line]:
     """The packages that the list at `path` asks for."""
-    lines = []
-    for number, raw in enumerate(content(path).split("\n"), start=1):
-        text = re.sub(r"(^|\s)#.*", "", raw).strip()
-        if text:
-            lines.append(Line(text, path.name, number))
-    return lines
+    texts = [without_comment(raw).strip() for raw in content(path).split("\n")]
+    return [Line(text, path.name, number) for number, text in enumerate(texts, start=1) if text]
+
+
+def without_comment(line: str) -> str:
+    """A line without what follows a #."""
+    return re.sub(r"(^|\s)#.*", "", line)
 
 
 def place(lines: Collection[Line]) -> str:

@@ -18,19 +18,16 @@ from pyrlab.steps.pieces import EPOCH
 
 COMPILERS = ["build-essential", "python3-dev", "git"]
 # What a compiler or a package's own script misses, and the Debian package that has it.
-DEBIAN = {
+DEBIAN = {name: name for name in ("cargo", "cmake", "gfortran", "pkg-config", "rustc", "swig")} | {
     "Python.h": "python3-dev",
     "cairo": "libcairo2-dev",
     "cairo.h": "libcairo2-dev",
-    "cargo": "cargo",
     "cblas.h": "libopenblas-dev",
-    "cmake": "cmake",
     "curl-config": "libcurl4-openssl-dev",
     "ffi.h": "libffi-dev",
     "fftw3.h": "libfftw3-dev",
     "gdal-config": "libgdal-dev",
     "geos_c.h": "libgeos-dev",
-    "gfortran": "gfortran",
     "gmp.h": "libgmp-dev",
     "graphviz/cgraph.h": "libgraphviz-dev",
     "gssapi/gssapi.h": "libkrb5-dev",
@@ -47,15 +44,12 @@ DEBIAN = {
     "mysqlclient": "default-libmysqlclient-dev",
     "openssl/ssl.h": "libssl-dev",
     "pg_config": "libpq-dev",
-    "pkg-config": "pkg-config",
     "portaudio.h": "portaudio19-dev",
     "proj.h": "libproj-dev",
-    "rustc": "rustc",
     "sasl/sasl.h": "libsasl2-dev",
     "snappy-c.h": "libsnappy-dev",
     "sndfile.h": "libsndfile1-dev",
     "sql.h": "unixodbc-dev",
-    "swig": "swig",
     "xmlsec1": "libxmlsec1-dev",
     "zlib.h": "zlib1g-dev",
 }

@@ -425,6 +425,11 @@ def wanted(paths: Iterable[Path], others: Iterable[Path] = ()) -> list[lists.Lin
     return lines
 
 
+def paths_of(images: list[str]) -> list[list[Path]]:
+    """The lists of each image, as a command names them."""
+    return [[Path(path).absolute() for path in image.split(",")] for image in images if image]
+
+
 def lock_of(folder: Path, paths: list[Path]) -> Path:
     """The lock of some lists."""
     return folder / paths[-1].with_suffix(".lock").name
@@ -458,7 +463,7 @@ def main() -> None:
     """Lock some lists; see the module's docstring."""
     network.connect()
     locks, target, *images = sys.argv[1:]
-    paths, *below = [[Path(path) for path in image.split(",")] for image in images if image]
+    paths, *below = paths_of(images)
     lock(Path(locks), Path(target), paths, below)
 
 

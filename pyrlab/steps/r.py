@@ -525,7 +525,7 @@ class Fetched:
 
 def order(folder: Path, path: Path) -> tuple[debs.Order, Fetched]:
     """What apt is to install for the list at `path`, and what is fetched besides, as its lock in `folder` has it."""
-    file = folder / path.with_suffix(".lock").name
+    file = debs.lock_of(folder, [path])
     lock = Lock.read(file)
     debian = debs.installed() | lock.versions("Debian")
     lines = needed_for(lists.read(path), lock.of("R"))
@@ -719,11 +719,11 @@ def check(lines: dict[str, lists.Line]) -> None:
 def main() -> None:
     """Lock; see the module's docstring."""
     network.connect()
-    folder, target, listed, *images = sys.argv[1:]
-    path = Path(listed)
-    name = path.with_suffix(".lock").name
-    below = [debs.lock_of(Path(folder), [Path(each) for each in image.split(",")]) for image in images if image]
-    resolve(path, below, Lock.read(Path(folder) / name)).write(Path(target) / name)
+    locks, target, *images = sys.argv[1:]
+    [path], *below = debs.paths_of(images)
+    before = Lock.read(debs.lock_of(Path(locks), [path]))
+    others = [debs.lock_of(Path(locks), paths) for paths in below]
+    resolve(path, others, before).write(debs.lock_of(Path(target), [path]))
 
 
 if __name__ == "__main__":

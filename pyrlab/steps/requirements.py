@@ -202,7 +202,7 @@ def logical_lines(path: Path, name: str) -> Iterator[Line]:
         if raw.endswith("\\") and not comment:
             parts.append(raw.rstrip("\\"))
             continue
-        text = re.sub(r"(^|\s)#.*", "", "".join([*parts, f" {raw}" if comment else raw])).strip()
+        text = lists.without_comment("".join([*parts, f" {raw}" if comment else raw])).strip()
         parts = []
         if text:
             yield Line(text, name, first)

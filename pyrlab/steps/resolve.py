@@ -417,11 +417,10 @@ def main() -> None:
     """Lock; see the module's docstring."""
     network.connect()
     locks, target, *images = sys.argv[1:]
-    paths, *below = [[Path(path).absolute() for path in image.split(",")] for image in images if image]
-    name = debs.lock_of(Path(), paths).name
+    paths, *below = debs.paths_of(images)
     others = [debs.lock_of(Path(locks), each) for each in below]
-    sections = os.environ["SECTIONS"].split(",")
-    lock(paths, Path("../base_debs.txt"), sections, others, Path(locks) / name).write(Path(target) / name)
+    sections, before = os.environ["SECTIONS"].split(","), debs.lock_of(Path(locks), paths)
+    lock(paths, Path("../base_debs.txt"), sections, others, before).write(debs.lock_of(Path(target), paths))
 
 
 if __name__ == "__main__":
