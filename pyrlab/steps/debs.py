@@ -202,21 +202,18 @@ def other_list(name: str, known: set[str]) -> str:
 def check(lines: list[lists.Line]) -> None:
     """Stop with a sentence on every line that asks for what cannot be had, if there is one."""
     known = known_packages()
-    said: dict[lists.Line, str] = {}
+    wrong = lists.Problems()
     absent: dict[lists.Line, str] = {}
     for line in lines:
         if not (form := re.fullmatch(LINE, line.text, re.IGNORECASE)):
-            said[line] = malformed(line.text, known)
+            wrong.note(malformed(line.text, known), line)
         elif form[1] not in known and not providers(form[1]):
-            said[line], absent[line] = "", form[1]
-        else:
-            said[line] = unusable(form[1], form[2] or "", known)
-    others = elsewhere(absent.values()) if absent else {}
-    said |= {line: missing(name, known, others.get(name, {})) for line, name in absent.items()}
-    wrong = lists.Problems()
-    for line, problem in said.items():
-        if problem:
+            absent[line] = form[1]
+        elif problem := unusable(form[1], form[2] or "", known):
             wrong.note(problem, line)
+    others = elsewhere(absent.values()) if absent else {}
+    for line, name in absent.items():
+        wrong.note(missing(name, known, others.get(name, {})), line)
     wrong.stop()
 
 

@@ -172,12 +172,10 @@ def run(command: list[str], quiet: bool = False, explains: bool = True) -> Run:
     proxy.
     """
     conceal = concealer(parameters())
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    if not quiet:
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    out, err = (subprocess.DEVNULL, subprocess.PIPE) if quiet else (subprocess.PIPE, subprocess.STDOUT)
     words = ""
-    with subprocess.Popen(command, **streams, text=True, errors="replace") as process:  # type: ignore[call-overload]
-        for line in process.stderr if quiet else process.stdout:
+    with subprocess.Popen(command, stdout=out, stderr=err, text=True, errors="replace") as process:
+        for line in process.stderr or process.stdout or ():
             words += line
             sys.stderr.write(conceal(line))
             sys.stderr.flush()

@@ -248,7 +248,7 @@ class Resolver:
                 for line in lines:
                     try:
                         self.want(line)
-                    except Wrong as problem:
+                    except (Wrong, Unreachable) as problem:
                         wrong.note(str(problem), line)
             except Outgrown as outgrown:
                 del self.locked[str(outgrown)]
@@ -257,7 +257,7 @@ class Resolver:
                 return self.plan
 
     def want(self, line: lists.Line) -> None:
-        """Take in a line of the list and all that it needs; raises Wrong."""
+        """Take in a line of the list and all that it needs; raises Wrong or Unreachable."""
         if line.text.startswith("url::"):
             self.want_archive(line.text.removeprefix("url::"), line, line.text)
         elif match := GITHUB.fullmatch(line.text):
@@ -302,20 +302,13 @@ class Resolver:
         """Take the package of a commit: the locked one, or the one that a branch, tag or HEAD names now."""
         sources = [locked.source.rpartition("#") for locked in self.locked.values()]
         commit = next((commit for reference, _, commit in sources if reference == line.text), "")
-        try:
-            commit = commit or commit_of(self.web.get(f"{archives}/{ref}.tar.gz"))
-        except Unreachable as error:
-            raise Wrong(str(error)) from error
+        commit = commit or commit_of(self.web.get(f"{archives}/{ref}.tar.gz"))
         self.want_archive(f"{archives}/{commit or ref}.tar.gz", line, f"{line.text}#{commit}" if commit else line.text)
 
     def want_archive(self, url: str, line: lists.Line, source: str) -> None:
         """Take the package whose archive is at `url`; a lock calls it `source`."""
         sha256 = next((locked.sha256 for locked in self.locked.values() if locked.source == source), "")
-        try:
-            package = described(self.web.get(url, sha256), url, source)
-        except Unreachable as error:
-            raise Wrong(str(error)) from error
-        self.fetch(package, line, [self.cran])
+        self.fetch(described(self.web.get(url, sha256), url, source), line, [self.cran])
 
     def need(self, need: Need, line: lists.Line, repositories: list[Repository], by: str = "") -> None:
         """Make sure of one package; `by` names the package that needs it, empty for the list itself. Raises Wrong."""
