@@ -425,11 +425,6 @@ class Repositories:
     built_in: dict[str, str]  # versions by name, R's own included
 
     @classmethod
-    def ask(cls) -> Repositories:
-        """What R says that is installed here."""
-        return cls.of(r(ABOUT))
-
-    @classmethod
     def recall(cls, locked: debs.Versions) -> Repositories:
         """What R says in the `locked` version, which is installed only where it has not been asked before."""
         version, profile = locked.get("r-base-core"), PROFILE.read_text()
@@ -465,11 +460,6 @@ class Repositories:
         root, (folder, _, file) = self.root(package.source), package.file.rpartition("/")
         return [f"{root}/{package.file}", f"{root}/{folder}/Archive/{name}/{file}"] if root else [package.file]
 
-    def file(self, package: Package) -> str:
-        """What a lock says of where an archive is."""
-        root = self.root(package.source)
-        return package.url.removeprefix(f"{root}/") if root else package.url
-
 
 def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
     """The lock of the list at `path`; what was locked `before`, or is in the locks `below`, stays if it can."""
@@ -497,7 +487,7 @@ def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
             what = f"{name} {package.version} cannot be had: {error}"
             raise Problem(what, lists.place([plan.lines[name]])) from error
         needs = tuple(dict.fromkeys(need.name for need in package.needs if need.name not in here.built_in))
-        file, sha256 = here.file(package), web.keep(content)
+        file, sha256 = package.url.removeprefix(f"{here.root(package.source)}/"), web.keep(content)
         found[name] = Locked(package.version, file, len(content), sha256, package.source, needs)
     installed = debs.installed()
     lacking = [name for name in there if installed.get(name) != there[name]]
@@ -589,7 +579,7 @@ def library(fetched: Fetched, prepare: Callable[[], None], folder: Path) -> dict
 def fetch(fetched: Fetched, names: Iterable[str]) -> dict[str, bytes]:
     """The archives of some packages, by name, each the very file that is locked; or stop."""
     found: dict[str, bytes] = {}
-    here = Repositories.ask()
+    here = Repositories.of(r(ABOUT))
     web = Web(here.agent)
     for name in names:
         package, where = fetched.packages[name], lists.place([fetched.lines[name]])

@@ -291,12 +291,10 @@ def uv_options(options: dict[str, list[str]]) -> list[str]:
     names = {
         "--index-url": "--default-index",
         "--extra-index-url": "--index",
-        "--find-links": "--find-links",
         "--trusted-host": "--allow-insecure-host",
-        "--no-binary": "--no-binary",
-        "--only-binary": "--only-binary",
     }
-    found = [f"{names[name]}={value}" for name, values in options.items() if name in names for value in values]
+    given = ((name, value) for name in (*LOCKED_OPTIONS, "--only-binary") for value in options.get(name, ()))
+    found = [f"{names.get(name, name)}={value}" for name, value in given]
     # As pip does: the best version of all indexes, not that of the first which has any.
     return [*found, "--index-strategy=unsafe-best-match"] if "--extra-index-url" in options else found
 
