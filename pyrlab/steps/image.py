@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import astuple, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,8 @@ def wheels_of(plan: Plan) -> tuple[list[tuple[dict[str, Piece], str, int]], dict
     locks = {name: Lock.read(plan.locks / name) for name, _, _ in plan.wheels}
     wheels.check_python(plan.wheels[-1][0])
     of_each = [wheels.pins_of(locks[lock].of(section)) for lock, section, _ in plan.wheels]
-    pins, own = (dict(chain.from_iterable(map(dict.items, some))) for some in (of_each, of_each[-plan.own_wheels :]))
+    pins = {name: pin for each in of_each for name, pin in each.items()}
+    own = {name for each in of_each[-plan.own_wheels :] for name in each}
     listed = plan.list("python") / plan.wheels[-1][2]
     cache = compiled.Cache(CACHE / "compiled", plan.list("base_debs.txt"))
     packages = wheels.Packages(pins, wheels.options_of(locks.values()), listed, cache)

@@ -110,12 +110,12 @@ class Unreachable(Exception):
     """An address that gives nothing: which, and why."""
 
 
+@dataclass
 class Web:
     """Fetches over HTTP as R does, and asks nobody twice."""
 
-    def __init__(self, agent: str) -> None:
-        self.agent = agent  # a repository with binaries tells from it for which R and system
-        self.answers: dict[str, bytes | Unreachable] = {}
+    agent: str  # a repository with binaries tells from it for which R and system
+    answers: dict[str, bytes | Unreachable] = field(default_factory=dict)
 
     def get(self, url: str, sha256: str = "") -> bytes:
         """The content at `url`, or what was fetched before with this checksum; raises Unreachable."""
@@ -146,13 +146,13 @@ class Web:
             return Unreachable(f"{url} cannot be reached: {getattr(error, 'reason', error)}")
 
 
+@dataclass
 class Repository:
     """A CRAN-shaped repository, asked only once something is needed from it."""
 
-    def __init__(self, url: str, web: Web, source: str) -> None:
-        self.contrib = f"{url.rstrip('/')}/src/contrib"
-        self.web = web
-        self.source = source
+    contrib: str  # the address of its packages
+    web: Web
+    source: str
 
     @cached_property
     def packages(self) -> dict[str, Package]:
@@ -233,7 +233,8 @@ class Resolver:
         called: dict[str, str],
     ) -> None:
         self.web = web
-        self.cran, self.bioconductor = Repository(cran, web, "cran"), Repository(bioconductor, web, "bioc")
+        self.cran = Repository(f"{cran}/src/contrib", web, "cran")
+        self.bioconductor = Repository(f"{bioconductor}/src/contrib", web, "bioc")
         self.locked = dict(locked)  # what stays as it is where it meets all needs
         self.debian, self.built_in = debian, built_in  # versions by name; of Debian's by lower-case name
         self.called = called  # Debian's packages by lower-case name, as R writes it

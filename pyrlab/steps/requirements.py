@@ -195,7 +195,7 @@ def logical_lines(path: Path, name: str) -> Iterator[Line]:
     """The lines of a list without comments and blank ones; what ends in a backslash goes on in the next, as in pip."""
     parts: list[str] = []
     first = 1
-    for number, raw in enumerate(lists.content(path).split("\n"), start=1):
+    for number, raw in enumerate([*lists.content(path).split("\n"), ""], start=1):
         comment = re.match(r"\s*#", raw)
         if not parts:
             first = number
@@ -206,8 +206,6 @@ def logical_lines(path: Path, name: str) -> Iterator[Line]:
         parts = []
         if text:
             yield Line(text, name, first)
-    if text := "".join(parts).strip():
-        yield Line(text, name, first)
 
 
 def meant(text: str) -> str:
