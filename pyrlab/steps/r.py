@@ -219,26 +219,17 @@ class Outgrown(Exception):
     """A package, by name, that is needed otherwise than locked."""
 
 
+@dataclass
 class Resolver:
     """Decides where each package comes from."""
 
-    def __init__(
-        self,
-        web: Web,
-        cran: str,
-        bioconductor: str,
-        debian: dict[str, str],
-        built_in: dict[str, str],
-        locked: dict[str, Locked],
-        called: dict[str, str],
-    ) -> None:
-        self.web = web
-        self.cran = Repository(f"{cran}/src/contrib", web, "cran")
-        self.bioconductor = Repository(f"{bioconductor}/src/contrib", web, "bioc")
-        self.locked = dict(locked)  # what stays as it is where it meets all needs
-        self.debian, self.built_in = debian, built_in  # versions by name; of Debian's by lower-case name
-        self.called = called  # Debian's packages by lower-case name, as R writes it
-        self.plan = Plan()
+    cran: Repository
+    bioconductor: Repository
+    debian: dict[str, str]  # versions by name in lower case
+    built_in: dict[str, str]  # versions by name
+    locked: dict[str, Locked]  # what stays as it is where it meets all needs
+    called: dict[str, str]  # Debian's packages by lower-case name, as R writes it
+    plan: Plan = field(default_factory=Plan)
 
     def want_all(self, lines: list[lists.Line]) -> Plan:
         """Where everything comes from that a list asks for; stops with a sentence on every line that cannot be had."""
@@ -303,13 +294,13 @@ class Resolver:
         """Take the package of a commit: the locked one, or the one that a branch, tag or HEAD names now."""
         sources = [locked.source.rpartition("#") for locked in self.locked.values()]
         commit = next((commit for reference, _, commit in sources if reference == line.text), "")
-        commit = commit or commit_of(self.web.get(f"{archives}/{ref}.tar.gz"))
+        commit = commit or commit_of(self.cran.web.get(f"{archives}/{ref}.tar.gz"))
         self.want_archive(f"{archives}/{commit or ref}.tar.gz", line, f"{line.text}#{commit}" if commit else line.text)
 
     def want_archive(self, url: str, line: lists.Line, source: str) -> None:
         """Take the package whose archive is at `url`; a lock calls it `source`."""
         sha256 = next((locked.sha256 for locked in self.locked.values() if locked.source == source), "")
-        self.fetch(described(self.web.get(url, sha256), url, source), line, [self.cran])
+        self.fetch(described(self.cran.web.get(url, sha256), url, source), line, [self.cran])
 
     def need(self, need: Need, line: lists.Line, repositories: list[Repository], by: str = "") -> None:
         """Make sure of one package; `by` names the package that needs it, empty for the list itself. Raises Wrong."""
@@ -473,8 +464,9 @@ def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
     if before.repositories != here.digest:  # what has the same version need not be the same file
         fetched = {name: replace(package, sha256="") for name, package in fetched.items()}
     web = Web(here.agent)
+    cran, bioc = (Repository(f"{here.root(source)}/src/contrib", web, source) for source in ("cran", "bioc"))
     versions, called = debian_versions(debs.preferred(keep))
-    plan = Resolver(web, here.cran, here.bioc, versions, here.built_in, fetched, called).want_all(wanted)
+    plan = Resolver(cran, bioc, versions, here.built_in, {**fetched}, called).want_all(wanted)
     for note in plan.notes:
         events.note(note)
     debian = debian_packages(plan.debian, debs.known_packages())

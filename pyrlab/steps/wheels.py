@@ -90,31 +90,29 @@ def check_python(lock: str) -> None:
         raise Problem(f"PYTHONBASE has Python {version}, but {lock} is for {oldest} and later")
 
 
+@dataclass(frozen=True)
 class Packages:
     """The packages of an image and of those that it starts from, to be installed into an environment that is kept."""
 
-    def __init__(
-        self, pins: dict[str, Pin], options: dict[str, list[str]], listed: Path, cache: compiled.Cache
-    ) -> None:
-        self.pins, self.options = pins, options
-        self.listed = listed  # the image's own list, as requirements.txt
-        self.cache = cache
-        BESIDE.mkdir(exist_ok=True)
-        self.look_beside()
+    pins: dict[str, Pin]
+    options: dict[str, list[str]]
+    listed: Path  # the image's own list, as requirements.txt
+    cache: compiled.Cache
 
-    @property
-    def lock(self) -> str:
-        """The name of the lock of the list."""
-        return self.listed.with_suffix(".lock").name
-
-    def look_beside(self) -> None:
+    def __post_init__(self) -> None:
         """Take wheels of the checkout from there, and compile what no wheel may be taken of."""
+        BESIDE.mkdir(exist_ok=True)
         no_binary = {canonical(name) for names in self.options.get("--no-binary", ()) for name in names.split(",")}
         for name, pin in self.pins.items():
             if own := re.match(r"\S+ @ \./(\S+)", pin.text):
                 pin.text = beside(self.listed.parent / own[1]) + pin.text[own.end() :]
             elif name in no_binary or re.match(r"\S+ @ (?!\S+\.whl\b)", pin.text):
                 self.compile(name)
+
+    @property
+    def lock(self) -> str:
+        """The name of the lock of the list."""
+        return self.listed.with_suffix(".lock").name
 
     def compile(self, name: str) -> None:
         """Make the wheel of a package, or stop with list, line and the compiler's last words."""

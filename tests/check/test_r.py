@@ -69,7 +69,9 @@ def cran(tmp_path: Path, fetched: None) -> Iterator[WebServer]:
 
 def resolve(url: str, *texts: str, locked: dict[str, Locked] | None = None) -> r.Plan:
     """What a list of these lines would come to."""
-    resolver = r.Resolver(r.Web(AGENT), url, url, DEBIAN, BUILT_IN, locked or {}, CALLED)
+    web = r.Web(AGENT)
+    cran, bioc = (r.Repository(f"{url}/src/contrib", web, source) for source in ("cran", "bioc"))
+    resolver = r.Resolver(cran, bioc, DEBIAN, BUILT_IN, {**(locked or {})}, CALLED)
     return resolver.want_all([lists.Line(text, "r_packages.txt", number) for number, text in enumerate(texts, start=1)])
 
 
