@@ -16,6 +16,25 @@ from pyrlab.model.images import List, Table
 from pyrlab.model.lists import without_comment
 from pyrlab.model.problem import Problem
 
+# The options that a list of Python packages may have, as pip names them.
+OPTIONS = argparse.ArgumentParser(
+    add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS, exit_on_error=False
+)
+for names in (
+    ("-r", "--requirement"),
+    ("-c", "--constraint"),
+    ("-e", "--editable"),
+    ("-i", "--pypi-url", "--index-url"),
+    ("--extra-index-url",),
+    ("-f", "--find-links"),
+    ("--trusted-host",),
+    ("--no-binary",),
+    ("--only-binary",),
+):
+    OPTIONS.add_argument(*names, dest=names[-1])
+for name in ("--pre", "--require-hashes"):
+    OPTIONS.add_argument(name, dest=name, action="store_true")
+
 WHEEL = re.compile(r"\s*(?:[^\s@]+\s*@\s*file:)?(?!\w+:)([^\s;@]+?\.whl)\b")
 
 
@@ -44,9 +63,7 @@ class Checkout:
 
     def texts(self, path: str, constraints: bool = True) -> dict[str, str]:
         """The text of the list `path` and of those it points at, by their place; `constraints` ask for no package."""
-        pointers = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)  # as pip reads them
-        pointers.add_argument("-r", "--requirement", action="append", default=[])
-        pointers.add_argument("-c", "--constraint", action="append", default=[])
+        kinds = ("--requirement", "--constraint") if constraints else ("--requirement",)
         found: dict[str, str] = {}
         pending = [path]
         while pending:
@@ -58,11 +75,10 @@ class Checkout:
             for line in found[name].splitlines():
                 try:
                     words = shlex.split(without_comment(line))
-                    options = pointers.parse_known_args(words if words[:1] and words[0].startswith("-") else [])[0]
+                    options = vars(OPTIONS.parse_known_args(words if words[:1] and words[0].startswith("-") else [])[0])
                 except (ValueError, argparse.ArgumentError):
                     continue
-                named = [*options.requirement, *(options.constraint if constraints else ())]
-                pending += [os.path.normpath(Path(name).parent / other) for other in named]
+                pending += [os.path.normpath(Path(name).parent / options[kind]) for kind in kinds if kind in options]
         return found
 
     def wheels(self, path: str) -> list[str]:

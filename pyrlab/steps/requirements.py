@@ -17,6 +17,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from pyrlab.model import lists
+from pyrlab.model.checkout import OPTIONS
 from pyrlab.model.lists import Line, Problems
 
 BUILD_A_WHEEL = "build a wheel of it (pip wheel --no-deps --wheel-dir wheels FOLDER) and name that: ./wheels/NAME.whl"
@@ -27,26 +28,6 @@ FOREIGN = {  # how other files begin that are taken for a list
     r"(name|channels|dependencies):( |$)": "an environment of conda",
     r"\[+[\w.-]+\]+$": "a file in TOML",
 }
-
-
-# The options that a list may have, as pip names them.
-OPTIONS = argparse.ArgumentParser(
-    add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS, exit_on_error=False
-)
-for names in (
-    ("-r", "--requirement"),
-    ("-c", "--constraint"),
-    ("-e", "--editable"),
-    ("-i", "--pypi-url", "--index-url"),
-    ("--extra-index-url",),
-    ("-f", "--find-links"),
-    ("--trusted-host",),
-    ("--no-binary",),
-    ("--only-binary",),
-):
-    OPTIONS.add_argument(*names, dest=names[-1])
-for name in ("--pre", "--require-hashes"):
-    OPTIONS.add_argument(name, dest=name, action="store_true")
 
 
 @dataclass(frozen=True)
