@@ -151,7 +151,7 @@ def check_keys(text: str, table: str, entry: Mapping[str, Any], keys: Mapping[st
     """Raise Problem where an entry has what it may not have, or lacks what it needs."""
     for key, value in entry.items():
         if key not in keys:
-            raise refusal(text, table, f"[{table}] has {key}, which means nothing; it may have {listed(keys)}", key)
+            raise refusal(text, table, f"[{table}] has {key}, which means nothing; it may have {', '.join(keys)}", key)
         if type(value) is not keys[key] or (isinstance(value, list) and not all(type(each) is str for each in value)):
             raise refusal(text, table, f"{key} must be {WORDS[keys[key]]}", key)
     for key in NEEDED:
@@ -162,7 +162,7 @@ def check_keys(text: str, table: str, entry: Mapping[str, Any], keys: Mapping[st
 def wrong_list(each: List, lists: Collection[str]) -> tuple[str, str] | None:
     """What is wrong with a list, and the key that it is about."""
     if each.ecosystem not in LEAST:
-        return f"there is no ecosystem {each.ecosystem}; there are {listed(LEAST)}", "ecosystem"
+        return f"there is no ecosystem {each.ecosystem}; there are {', '.join(LEAST)}", "ecosystem"
     if each.layers < LEAST[each.ecosystem]:
         return f"{each.name} takes {LEAST[each.ecosystem]} layers at least", "layers"
     if each.lock == each.name and Path(each.file).name != f"{each.name}.txt":
@@ -180,7 +180,7 @@ def wrong_entry(
         said = "it has small letters and digits, and single '_' and '-' between them"
         return f"{name} cannot be the name of an image; {said}", ""
     if missing := [each for each in entries[name]["lists"] if each not in lists]:
-        return f"{name} has the list {missing[0]}, which is not there; the lists are {listed(lists)}", "lists"
+        return f"{name} has the list {missing[0]}, which is not there; the lists are {', '.join(lists)}", "lists"
     line = [name]
     while (parent := entries.get(line[-1], {}).get("parent", "")) and parent not in line:
         line.append(parent)
@@ -188,7 +188,7 @@ def wrong_entry(
         return f"an image cannot start from itself: {' starts from '.join([*line, name])}", "parent"
     parent = entries[name].get("parent", "")
     if parent and parent not in entries:
-        return f"{name} starts from {parent}, which is no image; the images are {listed(entries)}", "parent"
+        return f"{name} starts from {parent}, which is no image; the images are {', '.join(entries)}", "parent"
     if parent and parent not in above:
         return f"{name} starts from {parent}, which stands below it; parents come first", "parent"
     return None
@@ -208,7 +208,7 @@ def wrong_image(image: Image, images: Table) -> tuple[str, str] | None:
     counts = {each.name: each.layers for member in family for each in member.lists}
     total = sum(counts.values()) + OWN * len(family)
     if total > BUDGET:
-        summed = listed([f"{name} {count}" for name, count in counts.items()])
+        summed = ", ".join(f"{name} {count}" for name, count in counts.items())
         own = f"{OWN} of each image's own"
         return f"{image.name} may come to {total} layers, more than {BUDGET}: {summed}, and {own}", "lists"
     return None
@@ -224,8 +224,3 @@ def refusal(text: str, table: str, problem: str, key: str = "") -> Problem:
     own = takewhile(lambda number: not lines[number].startswith("["), range(header + 1, len(lines)))
     number = next((number for number in own if lines[number].startswith(f"{key}=")), header)
     return Problem(f"{FILE} line {number + 1}: {problem}")
-
-
-def listed(names: Collection[str]) -> str:
-    """Names one after the other."""
-    return ", ".join(names)

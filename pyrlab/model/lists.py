@@ -26,8 +26,8 @@ class Line:
 def content(path: Path) -> str:
     """The text of the list at `path`, or stop where it is in another encoding."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        return re.sub("[\u00a0\u202f\u200b\ufeff]", " ", text)  # what only looks like a blank, as on a web page
+        # What only looks like a blank, as on a web page, is one.
+        return re.sub("[\u00a0\u202f\u200b\ufeff]", " ", path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + 1
         raise Problem("not UTF-8; save the list as text in UTF-8", f"{path.name} line {number}") from None

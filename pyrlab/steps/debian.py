@@ -373,9 +373,9 @@ def scripted(found: Mapping[str, Deb], shelf: Shelf, order: debs.Order, before: 
     for name in found.keys() - asking:
         piece = shelf.streamed(found[name].digest)
         paths, folders = piece.paths, piece.folders
-        if piece.about.get("odd") or not fits(paths, folders, tree) or not special.isdisjoint(paths):
-            asking.add(name)
-        if any(path in watched or trees.inside(path, watched) or is_library(path, libraries) for path in paths):
+        seen = (path in watched or trees.inside(path, watched) or is_library(path, libraries) for path in paths)
+        odd = piece.about.get("odd") or not fits(paths, folders, tree) or not special.isdisjoint(paths)
+        if odd or any(seen):  # by what a trigger looks for
             asking.add(name)
         for path in paths:
             if path in owners:

@@ -106,10 +106,6 @@ class Tar:
         """Add a regular file, or of another `kind`, as a link to a `target`."""
         self.add(described(path, mode, mtime, kind, target), content)
 
-    def link(self, path: str, target: str, uid: int = 0, gid: int = 0) -> None:
-        """Add a symbolic link."""
-        self.file(path, b"", Mode(0o777, uid, gid), EPOCH, tarfile.SYMTYPE, target)
-
     def gone(self, path: str) -> None:
         """Say that a file or folder of a layer below is there no more, as the OCI's image-spec has it (layer.md)."""
         folder, _, name = path.rpartition("/")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib._bootstrap_external import _code_to_hash_pyc  # type: ignore[attr-defined]  # as py_compile does it
 from multiprocessing import get_context
 from pathlib import Path
+from tarfile import SYMTYPE
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -212,8 +213,7 @@ def digest(text: str) -> str:
 def open_environment(image: str, cache: Path) -> Piece:
     """Put the environment that is kept for an image at VENV; the piece of what every environment has."""
     version = subprocess.run([*UV, "--version"], check=True, capture_output=True, text=True).stdout
-    ways = f"{version} {sys.version} {sys.base_prefix} {FORMAT}"
-    key = digest(ways)
+    key = digest(f"{version} {sys.version} {sys.base_prefix} {FORMAT}")
     folder, empty = cache / "environments" / key / image, Piece(cache / "pieces" / f"venv-{key}")
     if VENV.is_symlink():
         VENV.unlink()
@@ -235,7 +235,7 @@ def skeleton() -> Tar:
     for path in sorted(VENV.rglob("*")):
         name = str(path)[1:]
         if path.is_symlink():
-            tar.link(name, str(path.readlink()), uid=OWNER, gid=GROUP)
+            tar.file(name, b"", Mode(0o777, OWNER, GROUP), kind=SYMTYPE, target=os.readlink(path))
         elif path.is_file():
             found |= with_bytecode(name, path.read_bytes())
         else:

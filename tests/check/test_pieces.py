@@ -215,7 +215,7 @@ def test_links_and_files_that_are_made(tmp_path: Path) -> None:
     tar = Tar()
     tar.folder("opt/venv", Mode(0o2775, 1000, 100))
     tar.file("opt/venv/module.py", b"pass\n", Mode(0o664, 1000, 100))
-    tar.link("opt/venv/link", "module.py", uid=1000, gid=100)
+    tar.file("opt/venv/link", b"", Mode(0o777, 1000, 100), kind=tarfile.SYMTYPE, target="module.py")
     found = {member.name: member for member in members([tar.save(Piece(tmp_path / "piece"))])}
     assert {path: (member.mode, member.uid, member.gid, member.mtime) for path, member in found.items()} == {
         "opt": (0o755, 0, 0, EPOCH),
