@@ -328,9 +328,7 @@ def preferred(versions: Versions) -> list[str]:
 
 
 def plan(names: list[str], keep: Versions, whose: str, lines: Sequence[lists.Line] = ()) -> tuple[Versions, list[str]]:
-    """What apt would install for packages that are known, dependencies and upgrades included, and what it would remove.
-
-    Those of `lines` are among them.
+    """What apt would install for packages that are known, and what it would remove; those of `lines` are among them.
 
     The versions to `keep` stay, but for those that apt says are in the way, or all where it does not say which.
     """
@@ -339,7 +337,7 @@ def plan(names: list[str], keep: Versions, whose: str, lines: Sequence[lists.Lin
         blocking = {*re.findall(r"[\w.+-]+", done.stdout)} & keep.keys()
         return plan(names, {name: keep[name] for name in keep.keys() - (blocking or keep)}, whose, lines)
     if done.returncode:
-        contradiction(names, lines).stop()
+        check_together(names, lines)
         print(done.stdout)
         raise Problem(f"apt could not install the packages of {whose}", words="apt")
     return changes(done.stdout)
@@ -369,23 +367,21 @@ def changes(said: str) -> tuple[Versions, list[str]]:
     return versions, removed
 
 
-def contradiction(names: list[str], lines: Sequence[lists.Line]) -> lists.Problems:
-    """The first line that apt cannot install besides `names` and the lines before it, with one that is in its way."""
+def check_together(names: list[str], lines: Sequence[lists.Line]) -> None:
+    """Stop with the first line that apt cannot install besides `names` and those before, and one that is in its way."""
 
     def fails(some: Sequence[lists.Line]) -> bool:
         return ask([*names, *(line.text for line in some)], {}).returncode != 0
 
-    found = lists.Problems()
     if fails([]) or not fails(lines):
-        return found
+        return
     count = bisect.bisect_left(range(len(lines)), True, key=lambda number: fails(lines[: number + 1]))
     last = lines[count]
     for line in lines[:count] if not fails([last]) else ():
         if fails([line, last]):
-            found.note(f"Debian does not let {line.text} and {last.text} be installed together", line, last)
-            return found
-    found.note(f"{last.text} cannot be installed with what else there is", last)
-    return found
+            both = f"Debian does not let {line.text} and {last.text} be installed together"
+            raise Problem(both, lists.place([line, last]))
+    raise Problem(f"{last.text} cannot be installed with what else there is", lists.place([last]))
 
 
 def described(versions: Versions) -> dict[str, Locked]:
