@@ -248,9 +248,8 @@ def fetch(packages: Mapping[str, Locked], lock: str) -> dict[str, Path]:
     found = {name: ARCHIVES / f"{name}_{package.sha256}.deb" for name, package in packages.items()}
     words = ""
     for root in roots() if any(not path.exists() for path in found.values()) else ():
-        missing = [name for name, path in found.items() if not path.exists()]
         with tempfile.TemporaryDirectory(dir=ARCHIVES) as folder:
-            parts = {name: Path(folder) / found[name].name for name in missing}
+            parts = {name: Path(folder) / path.name for name, path in found.items() if not path.exists()}
             jobs: list[str] = []
             for name, part in parts.items():
                 jobs += [f"{root}/{packages[name].file}", str(part), f"SHA256:{packages[name].sha256}"]
