@@ -101,8 +101,8 @@ def mark(name: str, pins: Mapping[str, wheels.Pin], found: dict[str, Piece], pla
     return wheels.digest(" ".join([plan.parent, *needed]))
 
 
-def wheels_of(plan: Plan) -> tuple[list[tuple[dict[str, Piece], str, int]], dict[str, Any]]:
-    """The pieces of each layer group's Python packages, and what is to be imported of them, with its mark."""
+def python_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
+    """The layers of an image's own Python packages, and what is to be imported of them, with its mark."""
     locks = {name: Lock.read(plan.locks / name) for name, _, _ in plan.wheels}
     wheels.check_python(plan.wheels[-1][0])
     of_each = [wheels.pins_of(locks[lock].of(section)) for lock, section, _ in plan.wheels]
@@ -113,11 +113,9 @@ def wheels_of(plan: Plan) -> tuple[list[tuple[dict[str, Piece], str, int]], dict
     packages = wheels.Packages(pins, wheels.options_of(locks.values()), listed, cache)
     empty, found = wheels.pieces(plan.image, packages, CACHE)
     asked = {name: line for name, line in packages.asked().items() if name in own}
-    first = [({"environment": empty}, "Python", 1)] if len(plan.wheels) == plan.own_wheels else []
-    return (
-        [*first, ({name: found[name] for name in found if name in own}, "Python", plan.counts["Python"])],
-        {name: [astuple(line), mark(name, pins, found, plan)] for name, line in asked.items()},
-    )
+    made = layers({"environment": empty}, "Python", 1) if len(plan.wheels) == plan.own_wheels else []
+    made += layers({name: found[name] for name in found if name in own}, "Python", plan.counts["Python"])
+    return made, {name: [astuple(line), mark(name, pins, found, plan)] for name, line in asked.items()}
 
 
 def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
@@ -139,8 +137,8 @@ def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
         own += layers(installed.packages, "Debian", count, installed.state, installed.folders)
     if plan.own_wheels:
         events.step("Python packages")
-        found, lines["Python"] = wheels_of(plan)
-        own += [layer for made in found for layer in layers(*made)]
+        made, lines["Python"] = python_layers(plan)
+        own += made
     if fetched:
         events.step("R packages")
         library = r.library(fetched, lambda: debian.unpack_missing(installed, TREE), CACHE / "pieces")
