@@ -23,7 +23,7 @@ from urllib.request import getproxies
 from packaging.utils import canonicalize_name
 
 from pyrlab.model import events, lists
-from pyrlab.model.lists import Line, Problems
+from pyrlab.model.lists import Line
 from pyrlab.model.locked import Lock, Packages, name_of, pinned, reached, requirement
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, debs, network, wheels
@@ -299,17 +299,20 @@ def uv_options(options: dict[str, list[str]]) -> list[str]:
     return [*found, "--index-strategy=unsafe-best-match"] if "--extra-index-url" in options else found
 
 
-def check_hashes(packages: list[Package], found: Packages) -> Packages:
-    """What was found, with those checksums only that the lists name, where they name any; or stop."""
-    problems = Problems()
-    demanded = {package.name: package for package in packages if package.hashes}
+def as_listed(found: Packages, asked: Demands) -> Packages:
+    """What was found: an index where the lists name it, wheels by their place, checksums as they demand; or stop."""
+    indexes = {each.rstrip("/") for name in INDEXES for each in asked.options.get(name, ())}
+    demanded = {package.name: package for package in asked.packages if package.hashes}
     for key, locked in found.items():
+        index = locked.index if locked.index.rstrip("/") in indexes else ""
+        url, hashes = locked.url.replace(f"file://{asked.root}/", "./"), locked.hashes
         if package := demanded.get(name_of(key)):
-            found[key] = replace(locked, hashes=tuple(each for each in locked.hashes if each in package.hashes))
-            if not found[key].hashes:
+            hashes = tuple(each for each in hashes if each in package.hashes)
+            if not hashes:
                 what = f"no file of {package.name} {locked.version} has the checksum that the line demands"
-                problems.note(f"{what}; if the index is to be trusted, take out the --hash", package.line)
-    problems.stop()
+                asked.problems.note(f"{what}; if the index is to be trusted, take out the --hash", package.line)
+        found[key] = replace(locked, index=index, url=url, hashes=hashes)
+    asked.problems.stop()
     return found
 
 
@@ -379,9 +382,7 @@ def lock(paths: list[Path], base_debs: Path, sections: list[str], below: list[Pa
     run = resolver.resolve_new(before, draft, "--generate-hashes") if may_stay else None
     run = run or resolver.resolve([*BOTH], draft, "--generate-hashes", *upgrade)
     note_yanked(run.stderr, asked.packages)
-    own_indexes = {each.rstrip("/") for name in INDEXES for each in asked.options.get(name, ())}
-    found = named_by(own_indexes, requirements.parent, resolved(draft))
-    found = check_hashes(asked.packages, found)
+    found = as_listed(resolved(draft), asked)
     note_cuda(resolver, found, before, draft)
     known = {name_of(key) for each in there for key in each.of("Python")}
     shared: set[str] = set()
@@ -397,18 +398,6 @@ def lock(paths: list[Path], base_debs: Path, sections: list[str], below: list[Pa
             packages[sections[0 if name_of(key) in shared else -1]][key] = locked
     options = tuple(f"{name} {value}" for name in LOCKED_OPTIONS for value in asked.options.get(name, ()))
     return Lock(packages, options=options)
-
-
-def named_by(indexes: Collection[str], folder: Path, found: Packages) -> Packages:
-    """What was found, with an index where the lists name it, and wheels of the `folder` by their place in it."""
-    return {
-        key: replace(
-            locked,
-            index=locked.index if locked.index.rstrip("/") in indexes else "",
-            url=locked.url.replace(f"file://{folder}/", "./"),
-        )
-        for key, locked in found.items()
-    }
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib._bootstrap_external import _code_to_hash_pyc  # type: ignore[attr-defined]  # as py_compile does it
 from multiprocessing import get_context
 from pathlib import Path
@@ -125,26 +126,25 @@ class Packages:
 
     def stop(self, name: str, problem: str) -> NoReturn:
         """Stop with what is wrong with a package, and the lines that ask for it or for what needs it."""
-        demands = self.demands()
         whose, pending = {name}, [name]
-        while pending and not (asking := [each.line for each in demands.packages if each.name in whose]):
+        while pending and not (asking := [each.line for each in self.wanted if each.name in whose]):
             pending = [other for other, pin in self.pins.items() if pin.needs & {*pending} and other not in whose]
             whose |= {*pending}
         where = lists.place(asking) if asking else self.lock
         raise Problem(problem, where)
 
-    def demands(self) -> requirements.Demands:
+    @cached_property
+    def wanted(self) -> list[requirements.Package]:
         """What the list asks for."""
         found = requirements.Demands(self.listed.parent)
         if self.listed.exists():
             found.read(self.listed)
-        return found
+        return found.packages
 
     def asked(self) -> dict[str, lists.Line]:
         """The packages that the lists name, each with its first line."""
-        demands = self.demands()
         found: dict[str, lists.Line] = {}
-        for package in demands.packages:
+        for package in self.wanted:
             if package.name in self.pins:
                 found.setdefault(package.name, package.line)
         return found

@@ -235,7 +235,8 @@ def test_an_index_is_asked_for_its_packages(tmp_path: Path, monkeypatch: pytest.
 def test_a_lock_names_no_index_but_the_lists(tmp_path: Path) -> None:
     """The address of a company's index, which is a parameter, is in no lock; a list's own is."""
     found = {name: Locked("1", index=f"https://{name}.invalid/simple/") for name in ("proxy", "own")}
-    kept = resolve.named_by({"https://own.invalid/simple"}, tmp_path, found)
+    asked = demands(tmp_path, "--extra-index-url https://own.invalid/simple")
+    kept = resolve.as_listed({**found}, asked)
     assert kept == {"proxy": Locked("1"), "own": found["own"]}
 
 
