@@ -39,7 +39,7 @@ def made_up(root: Path, entries: Mapping[str, Entry], owners: Collection[str]) -
     """
     nobodys = {path: entry for path, entry in entries.items() if path not in owners}
     files = [path for path in nobodys if not is_folder(nobodys[path])]
-    found = {path for path in files if path in OPEN or is_secret(root, nobodys[path])}
+    found = {path for path in files if path in OPEN or is_secret(root, path, nobodys[path].status)}
     for path in files:
         target = os.path.normpath(Path(path).parent / (nobodys[path].target or ""))
         if is_public(path, found) or target in found:
@@ -56,14 +56,13 @@ def is_public(path: str, keys: Collection[str]) -> bool:
     return path.endswith(".pub") and path.removesuffix(".pub") in keys
 
 
-def is_secret(root: Path, entry: Entry) -> bool:
+def is_secret(root: Path, path: str, status: os.stat_result) -> bool:
     """Whether a file that no package owns is for its owner's eyes only, or has a private key in it."""
-    status = entry.status
-    if not stat.S_ISREG(status.st_mode) or status.st_size < SHORT or entry.path in ACCOUNTS:
+    if not stat.S_ISREG(status.st_mode) or status.st_size < SHORT or path in ACCOUNTS:
         return False
     if not status.st_mode & stat.S_IROTH:
         return True
-    return status.st_size < LARGE and PRIVATE_KEY.search(Path(f"{root}{entry.path}").read_bytes()) is not None
+    return status.st_size < LARGE and PRIVATE_KEY.search(Path(f"{root}{path}").read_bytes()) is not None
 
 
 def note(left_out: Collection[str]) -> str:

@@ -137,8 +137,8 @@ def r_packages() -> Iterator[tuple[Package, str]]:
             yield Package("R", folder.name, about["Version"], about.get("License", ""), needs), str(folder)
 
 
-def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -> tuple[int, dict[str, int]]:
-    """Give every file's bytes to its package; the bytes of all files, and those of nobody by path."""
+def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -> tuple[int, list[int]]:
+    """Give every file's bytes to its package; the bytes of all files, and of each that is nobody's."""
     files = sorted(
         (path, status.st_size, status.st_ino if status.st_nlink > 1 else 0)
         for path, item, status in trees.walk(ROOT)
@@ -147,7 +147,7 @@ def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -
     owners = trees.owners_of(ROOT, (path for path, _, _ in files))
     debian = {owner: packages.get(("Debian", owner.partition(":")[0])) for owner in {*owners.values()}}
     recorded = dict(records())
-    nobodys: dict[str, int] = {}
+    nobodys: list[int] = []
     seen: set[int] = set()
     total = 0
     for path, whole, inode in files:
@@ -155,17 +155,16 @@ def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -
         if inode:
             seen.add(inode)
         total += size
-        match = IN_LIBRARY.match(path)
-        in_library = folders.get(match[1]) if match else None
-        package = debian.get(owners.get(path, "")) or in_library
-        package = package or packages.get(recorded.get(trees.source_of(path), ("", "")))
+        in_library = folders.get(found[1]) if (found := IN_LIBRARY.match(path)) else None
+        brought = packages.get(recorded.get(trees.source_of(path), ("", "")))
+        package = debian.get(owners.get(path, "")) or in_library or brought
         if package:
             package.size += size
         if in_library and in_library is not package:
             in_library.size += size
             in_library.part_of = package.name if package else ""
         if not package:
-            nobodys[path] = size
+            nobodys.append(size)
     return total, nobodys
 
 
@@ -234,7 +233,7 @@ def main() -> None:
         "architecture": platform.machine(),
         "versions": {"Python": platform.python_version(), **versions},
         "size": total,
-        "nobodys": {"size": sum(nobodys.values()), "files": len(nobodys)},
+        "nobodys": {"size": sum(nobodys), "files": len(nobodys)},
         "packages": [{name: getattr(packages[key], name) for name in SHOWN} for key in sorted(packages)],
     }
     path = Path(layer) / "usr/share/pyrlab/manifest.json"

@@ -25,9 +25,8 @@ BYTECODE = re.compile(r"/__pycache__/([^/]+)\.cpython-\d+(\.opt-\d)?\.pyc$")
 
 @dataclass(frozen=True)
 class Entry:
-    """One file, link or folder of a tree; `path` is absolute within that tree."""
+    """One file, link or folder of a tree."""
 
-    path: str
     status: os.stat_result
     target: str | None  # of a symbolic link
     attributes: dict[str, bytes]  # extended ones, such as capabilities
@@ -63,7 +62,7 @@ def scan(root: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for path, item, status in walk(root):
         target = os.readlink(item.path) if item.is_symlink() else None
-        entries[path] = Entry(path, status, target, attributes(item.path))
+        entries[path] = Entry(status, target, attributes(item.path))
     return entries
 
 
