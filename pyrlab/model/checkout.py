@@ -96,9 +96,7 @@ class Checkout:
                 self.copy(wheel, folder / "python" / wheel)
         python = [each.file for each in of_python(self.table.lists)]
         for path in (path for path in self.table.files if path not in own):
-            self.copy(path, folder / path)
-            if path in python:
-                self.copy(path, folder / "python" / path)
+            self.copy(path, folder / ("python" if path in python else "") / path)
 
     def stage_asked(self, image: str, folder: Path) -> None:
         """Put the lists of an image and of those that it starts from into a folder for each ecosystem."""

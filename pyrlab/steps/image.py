@@ -51,8 +51,7 @@ def root_paths() -> list[str]:
     found: list[str] = []
     for folder, folders, files in os.walk(PYTHON):
         folders.sort()
-        inside = Path(folder).relative_to(PYTHON)
-        found += [str(inside / name).removeprefix("./") for name in sorted([*folders, *files])]
+        found += [str((Path(folder) / name).relative_to(PYTHON)) for name in sorted([*folders, *files])]
     return found
 
 

@@ -17,10 +17,8 @@ MADE = Path("/pyrlab/made")
 def unpack(but: str = "") -> None:
     """Unpack it all, `but` for what is in one folder."""
     for name in (MADE / "gone").read_text(errors="surrogateescape").split("\0"):
-        path = Path("/", name)
-        if but and path.is_relative_to(f"/{but}"):
-            continue
-        remove(path)
+        if not but or not Path(name).is_relative_to(but):
+            remove(Path("/", name))
     options = ["--anchored", f"--exclude={but}"] if but else []
     extract((frame.read_bytes() for frame in sorted(MADE.glob("*.zst"))), Path("/"), *options)
 
