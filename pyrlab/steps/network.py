@@ -144,8 +144,11 @@ def index_url(root: str) -> str:
         return root
 
 
-def fetch(url: str, proxies: dict[str, str] | None = None) -> bytes:
-    """The content at `url`, through `proxies` by scheme or those of the environment; raises OSError."""
+def fetch(url: str, proxies: dict[str, str] | None = None, agent: str = "pyrlab", timeout: float = 20) -> bytes:
+    """The content at `url`, through `proxies` by scheme or those of the environment; raises OSError.
+
+    Gives up where nothing comes for `timeout` seconds.
+    """
     parts = urlsplit(url)
     trust = ssl.create_default_context(cafile=str(CA) if has_authority() else None)
     # Python alone, from 3.13 on, refuses what companies' proxies show that is not as RFC 5280 wants it.
@@ -154,12 +157,12 @@ def fetch(url: str, proxies: dict[str, str] | None = None) -> bytes:
         trust.check_hostname = False
         trust.verify_mode = ssl.CERT_NONE
     user, _, place = parts.netloc.rpartition("@")
-    request = urllib.request.Request(urlunsplit(parts._replace(netloc=place)))
+    request = urllib.request.Request(urlunsplit(parts._replace(netloc=place)), headers={"User-Agent": agent})
     if user:
         request.add_header("Authorization", f"Basic {base64.b64encode(unquote(user).encode()).decode()}")
     handlers = (urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=trust))
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=20) as answer:
+        with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as answer:
             return bytes(answer.read())
     except HTTPException as error:
         raise OSError(f"its answer is not HTTP: {error}") from error

@@ -20,8 +20,6 @@ import re
 import subprocess
 import sys
 import tarfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -29,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
+from urllib.error import HTTPError
 
 from pyrlab.model import events, lists
 from pyrlab.model.locked import Lock, Locked
@@ -136,11 +135,9 @@ class Web:
 
     def fetch(self, url: str) -> bytes | Unreachable:
         """The content at `url`, or why there is none."""
-        request = urllib.request.Request(url, headers={"User-Agent": self.agent})
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return bytes(answer.read())
-        except urllib.error.HTTPError as error:
+            return network.fetch(url, agent=self.agent, timeout=60)
+        except HTTPError as error:
             return Unreachable(f"{url} answers {error.code} {error.reason}")
         except OSError as error:
             return Unreachable(f"{url} cannot be reached: {getattr(error, 'reason', error)}")

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -77,10 +78,12 @@ class WebServer:
 
 
 @contextmanager
-def serve_files(folder: Path, host: str = "127.0.0.1", page: str = "", private: str = "") -> Iterator[WebServer]:
+def serve_files(
+    folder: Path, host: str = "127.0.0.1", page: str = "", private: str = "", trust: ssl.SSLContext | None = None
+) -> Iterator[WebServer]:
     """Serve the files of `folder` over HTTP at an address of this machine; whatever is asked for `page`, if given.
 
-    What is below /private/ wants the user and password `private`, as in `user:password`.
+    What is below /private/ wants the user and password `private`, as in `user:password`. With `trust` it is HTTPS.
     """
     running = WebServer()
     demanded = f"Basic {base64.b64encode(private.encode()).decode()}"
@@ -106,7 +109,8 @@ def serve_files(folder: Path, host: str = "127.0.0.1", page: str = "", private: 
             running.agents.add(self.headers["User-Agent"])
 
     with ThreadingHTTPServer((host, 0), functools.partial(Handler, directory=str(folder))) as server:
-        running.url = f"http://{host}:{server.server_address[1]}"
+        running.url = f"http{'s' if trust else ''}://{host}:{server.server_address[1]}"
+        server.socket = trust.wrap_socket(server.socket, server_side=True) if trust else server.socket
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -19,7 +20,7 @@ from checkout import CHANGED, NAMES, ROOT, TINY, docker, refusal, succeeded
 from conftest import Clean
 from host import HOME, Host
 from pyrlab.steps import network
-from servers import Squid
+from servers import Squid, serve_files
 
 COMPANY = "company"  # the tag of images that are built here
 
@@ -84,6 +85,26 @@ def test_company(squid: Squid, company: dict[str, str], tiny: Path, tmp_path: Pa
     served = squid.log.read_text()[before:]
     assert [part for part in ("/trixie/InRelease", "/pyjokes-", "/cowsay-") if part not in served] == []
     assert squid.password not in done.stdout + done.stderr
+
+
+def test_lax_authority(gateway: str, tiny: Path, tmp_path: Path) -> None:
+    """R packages come through a proxy whose authority does not say what it is for: Python 3.13 alone refuses it."""
+    assert tiny.exists()
+    (tmp_path / "page").write_text("R's")
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    signed = ["-CA", "ca", "-CAkey", "ca.key", "-addext", "basicConstraints=CA:FALSE"]
+    signed += ["-addext", f"subjectAltName=IP:{gateway}"]
+    for name, options in (("ca", []), ("proxy", signed)):
+        command = [*request, "-subj", f"/CN={name}", "-out", name, "-keyout", f"{name}.key", *options]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trust.load_cert_chain(tmp_path / "proxy", tmp_path / "proxy.key")
+    mounts = [f"--volume={tmp_path}/ca:/run/secrets/ca:ro", f"--volume={ROOT}/pyrlab:/tools/pyrlab:ro"]
+    run = ["run", "--rm", "--env=PYTHONPATH=/tools", "--entrypoint=python3", *mounts, f"pyrlab-base:{TINY}"]
+    with serve_files(tmp_path, gateway, trust=trust) as server:
+        code = f"from pyrlab.steps import r; print(r.Web('R').get('{server.url}/page').decode())"
+        assert docker(*run, "-Bc", code) == "R's"
+        assert server.agents == {"R"}
 
 
 def blobs(archive: Path) -> Iterator[tuple[str, bytes]]:
