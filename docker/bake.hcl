@@ -135,5 +135,5 @@ target "proxies" {
   inherits   = ["online"]
   dockerfile = "docker/proxies/Dockerfile"
   tags       = ["pyrlab-proxies:${TAG}"]
-  output     = ["type=image"]
+  output     = ["type=image,compression=uncompressed"] # nobody pulls it
 }

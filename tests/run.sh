@@ -8,8 +8,8 @@ export NOT_RUN
 trap 'cat "$NOT_RUN"; rm "$NOT_RUN"' EXIT
 for lane in "$@"; do
   case "$lane" in
-    check | built | tiny | prove) # three modules at a time: of those that build, all but one wait
-      .venv/bin/pytest --quiet --numprocesses 3 --dist loadscope "tests/$lane" ;;
+    check | built | tiny | prove) # two modules at a time
+      .venv/bin/pytest --quiet --numprocesses 2 --dist loadscope "tests/$lane" ;;
     *)
       .venv/bin/pytest "$@"
       break

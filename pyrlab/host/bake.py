@@ -9,9 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
@@ -34,6 +34,7 @@ STUMBLE = rf"{PRUNED}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph 
 # of an earlier pyrlab.
 STEPS = r'/run.sh (image|check|manifest|"\$\{TOOL\}"|resolve|debs|r) '
 USED_UP = re.compile(rf"{STEPS}|/pyrlab/((archive|manifest|files|lock)/|files.sh)")
+LAYER = "from local "  # what it says of an image's, in the classic store; in the other one nothing
 IN_USE = re.compile(r"^Reclaimable:\s+false", re.MULTILINE)  # by a build
 MANY = 120  # layers that builds started from, after which that is removed: it takes some 20 ms a layer
 WAITING = "waiting for another build of yours"
@@ -114,9 +115,19 @@ def forget_steps(engine: Engine) -> bool:
     shown = engine.run("buildx", "du", "--verbose", check=False)
     if IN_USE.search(shown):
         return False
-    if ids := used_up(shown):
-        engine.run("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(sorted(ids))})$"', check=False)
+    with suppress(Problem):
+        prune(engine, used_up(shown))
     return True
+
+
+def prune(engine: Engine, names: Collection[str]) -> None:
+    """Remove records of BuildKit's cache by their ids.
+
+    Eight letters tell one; BuildKit compiles the pattern anew for each record that it has, which takes its time.
+    """
+    if names:
+        ids = "|".join(sorted(name[:8] for name in names))
+        engine.run("buildx", "prune", "--all", "--force", f"--filter=id=/^({ids})/")
 
 
 def cache_records(shown: str) -> dict[str, tuple[str, set[str]]]:
@@ -135,7 +146,7 @@ def used_up(shown: str) -> set[str]:
     found: set[str] = set()
     for name, (record, _) in records.items():
         about = dict(re.findall(r"^([A-Z][a-z ]+):\s+(.*)$", record, re.MULTILINE))
-        layer = "Description" not in about and about.get("Shared") == "true"  # of an image of the store
+        layer = about.get("Description", LAYER) == LAYER and about.get("Shared") == "true"  # of an image of the store
         if about.get("Type") == "regular" and (layer or USED_UP.search(record)):
             found.add(name)
     while above := {parent for each in found for parent in parents.get(each, ())} - found:

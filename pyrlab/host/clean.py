@@ -6,7 +6,7 @@ import shutil
 import sys
 
 from pyrlab.host import idmap, owner, trial
-from pyrlab.host.bake import cache_records
+from pyrlab.host.bake import cache_records, prune
 from pyrlab.host.engine import Engine
 from pyrlab.host.lab import labs
 from pyrlab.host.online import CERTIFICATES
@@ -63,7 +63,7 @@ def remove_records(engine: Engine) -> list[str]:
     """Remove what builds keep, unless others build on this engine, too; what was removed.
 
     Every step of pyrlab's names a path below /pyrlab, every cache mount an id that starts with pyrlab, and whatever
-    rests on such records keeps them there. BuildKit prunes by id; 12 characters tell one and keep the command short.
+    rests on such records keeps them there.
     """
     if others := owner.others(engine):
         print(f"the build cache stays, for {' and '.join(others)} on this engine")
@@ -72,9 +72,7 @@ def remove_records(engine: Engine) -> list[str]:
     found = {name for name, (record, _) in records.items() if "pyrlab" in record}
     while more := {name for name, (_, parents) in records.items() if name not in found and parents & found}:
         found |= more
-    if found:
-        ids = "|".join(sorted(name[:12] for name in found))
-        engine.run("buildx", "prune", "--all", "--force", "--filter", f"id=/^({ids})/")
+    prune(engine, found)
     return ["the build cache"]
 
 

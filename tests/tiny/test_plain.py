@@ -26,7 +26,7 @@ from checkout import (
 )
 from compare import settings
 from pyrlab.host import contents
-from pyrlab.host.bake import turn
+from pyrlab.host.bake import prune, turn
 from pyrlab.host.base import LABEL
 from pyrlab.host.online import build_environment
 from pyrlab.model.problem import Problem
@@ -45,7 +45,7 @@ def python(debian: Path) -> Iterator[str]:
     before = cached()
     yield PYTHON
     docker("image", "rm", PYTHON)
-    docker("buildx", "prune", "--all", "--force", f'--filter=id="^({"|".join(cached() - before)})$"')
+    prune(CHECKOUT.engine, cached() - before)
 
 
 def cached() -> set[str]:
