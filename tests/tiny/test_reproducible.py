@@ -83,8 +83,10 @@ def test_what_the_build_cache_keeps(clean: Clean) -> None:
 
     As long as somebody else builds, all stays: he might have the use of it.
     """
-    slow = f"FROM pyrlab-base:{CHANGED}\\nRUN sleep 300\\n"
-    building = clean.host.start("sh", "-c", f"echo $$ >builder; printf '{slow}' >slow; exec docker build - <slow")
+    start = f"FROM pyrlab-base:{CHANGED}\\nUSER 0\\nRUN"
+    clean.host.run("sh", "-c", f"printf '{start} mkdir -p /pyrlab/archive/' | docker build -")  # as a step does
+    slow = f"echo $$ >builder; printf '{start} sleep 300' >slow; exec docker build - <slow"
+    building = clean.host.start("sh", "-c", slow)
     while not bake.IN_USE.search(clean.host.docker("buildx", "du", "--verbose")):
         assert building.poll() is None, building.communicate()
     assert bake.used_up(tidy(clean))
