@@ -63,7 +63,8 @@ target "steps" {
 # The packages of IMAGE, as the plan says, on its PARENT, as an archive for docker load.
 target "archive" {
   inherits = ["steps"]
-  contexts = { for name, place in { plan = ".cache/plan", parent = PARENT } : name => place if place != "" } # no parent: Python's
+  # The lowest image has no parent but Python's.
+  contexts = { for name, place in { plan = ".cache/plan", parent = PARENT } : name => place if place != "" }
   target   = "archive"
   args     = { CRAN = CRAN, BIOC = BIOC }
   output   = ["type=tar,dest=-"]

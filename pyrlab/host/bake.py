@@ -34,7 +34,7 @@ STUMBLE = rf"{PRUNED}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph 
 # of an earlier pyrlab.
 STEPS = r'/run.sh (image|check|manifest|"\$\{TOOL\}"|resolve|debs|r) '
 USED_UP = re.compile(rf"{STEPS}|/pyrlab/((archive|manifest|files|lock)/|files.sh)")
-LAYER = "from local "  # what it says of an image's, in the classic store; in the other one nothing
+LAYER = "from local"  # what it says of an image's, in the classic store; in the other one nothing
 IN_USE = re.compile(r"^Reclaimable:\s+false", re.MULTILINE)  # by a build
 MANY = 120  # layers that builds started from, after which that is removed: it takes some 20 ms a layer
 WAITING = "waiting for another build of yours"
@@ -88,9 +88,9 @@ def bake(
 def turn(engine: Engine, layers: int = 1) -> Iterator[None]:
     """Wait until this user's other builds have ended: the engine may panic where two share steps.
 
-    The file that they wait for grows by a byte with each of `layers`, those that the build starts from. It is emptied
-    where there are MANY, when what the builds left is removed, or once others of the engine's users build nothing; so
-    it is where the file is new, as after a restart.
+    The file that they wait for grows by a byte with each of `layers`, those that the build starts from. Where there are
+    MANY, or the file is new, as after a restart, what the builds left is removed and the file emptied; while another
+    user builds, that is put off.
     """
     with (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a") as lock:
         try:
@@ -146,7 +146,7 @@ def used_up(shown: str) -> set[str]:
     found: set[str] = set()
     for name, (record, _) in records.items():
         about = dict(re.findall(r"^([A-Z][a-z ]+):\s+(.*)$", record, re.MULTILINE))
-        layer = about.get("Description", LAYER) == LAYER and about.get("Shared") == "true"  # of an image of the store
+        layer = about.get("Description", LAYER).strip() == LAYER and about.get("Shared") == "true"  # of an image
         if about.get("Type") == "regular" and (layer or USED_UP.search(record)):
             found.add(name)
     while above := {parent for each in found for parent in parents.get(each, ())} - found:

@@ -85,8 +85,8 @@ class Engine:
 
     @property
     def rootless(self) -> bool:
-        """Whether it runs as an ordinary user, whom it shows to containers as root, in a network of its own."""
-        return "name=rootless" in self.run("info", "--format", "{{.SecurityOptions}}")
+        """Whether it runs as an ordinary user; raises Problem where no engine answers."""
+        return faults.is_rootless(json.loads(self.run("info", "--format", "{{json .}}")))
 
     def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
         """What the engine knows of an image, container or volume, None where there is none."""

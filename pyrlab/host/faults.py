@@ -134,10 +134,14 @@ def illness(engine: Engine, info: dict[str, Any]) -> Finding | None:
     return settings_fault(engine.environment) or (illness_here(engine, info) if is_here(info) else None)
 
 
+def is_rootless(info: dict[str, Any]) -> bool:
+    """Whether an engine runs as an ordinary user, whom it shows to containers as root, in a network of its own."""
+    return any("rootless" in option for option in info.get("SecurityOptions") or [])
+
+
 def illness_here(engine: Engine, info: dict[str, Any]) -> Finding | None:
     """The same of one on this machine."""
-    rootless = any("rootless" in option for option in info.get("SecurityOptions") or [])  # in a network of its own
-    if not rootless and not Path("/sys/class/net/docker0").exists():
+    if not is_rootless(info) and not Path("/sys/class/net/docker0").exists():
         option = '{{index .Options "com.docker.network.bridge.name"}}'
         bridge = engine.ask("network", "inspect", "bridge", "--format", option)
         if bridge and not Path("/sys/class/net", bridge).exists():
