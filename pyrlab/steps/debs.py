@@ -56,7 +56,9 @@ def update() -> None:
     stamp = os.environ.get("STAMP", "")
     if stamp and UPDATED.exists() and UPDATED.read_text() == stamp:
         return
-    if network.run([*APT, "update", "--error-on=any"]).returncode:
+    # Not patient at first: who has no network is told at once, since run() tells of what does not answer.
+    command = [*APT, "update", "--error-on=any"]
+    if all(network.run([*command, *patience]).returncode for patience in (["--option=Acquire::Retries=0"], [])):
         raise Problem("apt cannot reach Debian's archive", words="apt")
     UPDATED.write_text(stamp)
 
