@@ -36,13 +36,15 @@ from checkout import (
     run_make,
     running_lab,
     succeeded,
+    tagged,
     write_lists,
 )
 from host import Host, run_host
 from left import left_behind
 from pyrlab.host import bake, base, state
 from pyrlab.host.project import Project
-from servers import Squid, free_port, serve_files, serve_squid
+from rlab import RlabBuilds
+from servers import Squid, WebServer, free_ports, serve_files, serve_squid
 
 # A background job of a script ignores Ctrl-C and hands that down to what it starts; here some test types it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,10 +67,10 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 
     def _split_scope(self, nodeid: str) -> str:
         module = Path(nodeid.partition("::")[0])
-        if module.stem == "test_cases":
+        if module.stem.endswith("_cases"):
             return nodeid
-        if module.parent.name == "prove":  # which begins with an engine that has nothing
-            return "prove"
+        if module.parent.name == "whole":  # which begins with an engine that has nothing
+            return "whole"
         return "host" if module.stem in ON_ONE_HOST else str(module)
 
 
@@ -147,7 +149,7 @@ def project(tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def ports() -> dict[str, int]:
     """Ports for the tests' labs."""
-    return {"PORT": free_port(), "RPORT": free_port(), "TBPORT": free_port()}
+    return free_ports()
 
 
 @pytest.fixture(scope="session")
@@ -260,6 +262,28 @@ def r_repositories(tiny: Path) -> Path:
         command = ["docker", "buildx", "build", "--quiet", f"--output={folder}", "--file=-", str(script.parent)]
         subprocess.run(command, input="\n".join(steps).format(TINY), check=True, text=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cran(r_repositories: Path, gateway: str) -> Iterator[WebServer]:
+    """A repository of sources, as CRAN is."""
+    with serve_files(r_repositories / "source", gateway) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def binaries(r_repositories: Path, gateway: str) -> Iterator[WebServer]:
+    """A repository of binaries for this R and system, as Package Manager is; only the address differs."""
+    with serve_files(r_repositories / "binary", gateway) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rlab_builds(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RlabBuilds]:
+    """A checkout whose r_packages.txt a test may write, with the images under a tag of their own."""
+    tag = f"{TINY}-r{WORKER}"
+    with tagged(tag):
+        yield RlabBuilds(copy_checkout(tmp_path_factory.mktemp("r") / "pyrlab", tiny), tag)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from nbformat import NotebookNode
 
 from checkout import PROJECT, ROOT, Lab, Make, copy_checkout, docker, run_make, succeeded
 from remote import execute
-from servers import free_port
+from servers import free_port, free_ports
 
 SPARE = f"{PROJECT}-spare"  # prefix of labs that a test may stop and remove
 THEME = "lab/api/settings/@jupyterlab/apputils-extension:themes"
@@ -55,7 +55,7 @@ cat("from the kernel", file = "rlab-kernel.txt")
 def spare(images: str, make: Make, tmp_path: Path) -> Iterator[Make]:
     """Run make for labs that no other test uses, with notebooks in tmp_path / "books"; none runs yet."""
     settings = {"PROJECT": SPARE, "FILES": str(tmp_path / "books")}
-    settings |= {port: str(free_port()) for port in ("PORT", "RPORT", "TBPORT")}
+    settings |= {name: str(port) for name, port in free_ports().items()}
 
     def run(*targets: str, **parameters: str | int) -> subprocess.CompletedProcess[str]:
         return make(*targets, **{**settings, **parameters})

@@ -33,6 +33,11 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
         return port
 
 
+def free_ports() -> dict[str, int]:
+    """The parameters that give labs ports of their own."""
+    return {name: free_port() for name in ("PORT", "RPORT", "TBPORT")}
+
+
 def wait_for(port: int, host: str = "127.0.0.1") -> None:
     """Return once something listens on `port` of an address of this machine."""
     deadline = time.monotonic() + 120

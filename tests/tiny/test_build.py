@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from checkout import NAMES, TINY, run_make, state, tagged
+from checkout import CHANGED, CHECKOUT, NAMES, TINY, docker, layers, run_make, state, tagged
 
 CHANGE = f"{TINY}-change"  # the tag of images that these tests rebuild
 
@@ -43,3 +43,41 @@ def test_a_comment(checkout: Path) -> None:
     assert built.returncode == 0, built.stderr
     assert built.stdout.count("rebuilt: pyrlab/steps changed") == 2
     assert state(CHANGE) == before
+
+
+def own_layers(name: str, tag: str) -> list[str]:
+    """The digests of the layers that an image has and its parent has not."""
+    below = CHECKOUT.table[name].parent
+    parent = layers(f"{below}:{tag}") if below else []
+    return layers(f"{name}:{tag}")[len(parent) :]
+
+
+@pytest.mark.usefixtures("changed")
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("pyrlab-base", 3),  # tree's, dpkg's database, and the manifest
+        ("pylab", 3),  # cowsay's and duckdb's, and the manifest; none for tree
+        ("rlab-base", 2),  # dpkg's database, which knows of tree, and the manifest
+        ("rlab", 3),  # docopt's, dpkg's database, and the manifest
+    ],
+)
+def test_what_a_change_costs(name: str, count: int) -> None:
+    """Whoever has the images fetches the layers of the packages that changed; all others stay as they were."""
+    assert len({*own_layers(name, CHANGED)} - {*own_layers(name, TINY)}) == count
+
+
+@pytest.mark.usefixtures("changed")
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("pyrlab-base", ["tree", "--version"]),
+        ("pylab", ["python", "-c", "import cowsay, duckdb"]),
+        ("rlab", ["Rscript", "-e", "library(docopt)"]),
+        ("rlab", ["dpkg", "--verify", "tree", "r-cran-docopt"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_what_was_added_works(name: str, command: list[str]) -> None:
+    """What the lists name is there after the build."""
+    docker("run", "--rm", f"{name}:{CHANGED}", *command)

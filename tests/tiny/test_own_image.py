@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from checkout import (
-    CHECKOUT,
     PROJECT,
     TINY,
     Run,
@@ -22,7 +21,6 @@ from checkout import (
     tagged,
     write_lists,
 )
-from pyrlab.host import contents
 from servers import free_port
 
 OWN = f"{TINY}-own"  # the tag of the images of this module
@@ -59,12 +57,12 @@ def course(checkout: Path) -> Iterator[Path]:
 def test_an_own_image(course: Path, tmp_path: Path) -> None:
     """It is built on its parent with what its lists name besides, locked beside them, started and listed as a lab."""
     parent = layers(f"pylab:{OWN}")
-    port = free_port()
+    port, project = free_port(), f"{PROJECT}-own"
 
     def make(*targets: str) -> Run:
-        return run_make(course, *targets, TAG=OWN, COURSEPORT=port, FILES=str(tmp_path / "books"))
+        return run_make(course, *targets, TAG=OWN, PROJECT=project, COURSEPORT=port, FILES=str(tmp_path / "books"))
 
-    with running_lab("course", make, PROJECT, tmp_path / "books", port) as lab:
+    with running_lab("course", make, project, tmp_path / "books", port) as lab:
         said = docker(
             "exec", lab.container, "python", "-c", "import cowsay, duckdb, simplejson; print(cowsay.__version__)"
         )
@@ -81,24 +79,6 @@ def test_an_own_image(course: Path, tmp_path: Path) -> None:
     why = {package["name"]: package["why"] for package in manifest["packages"]}
     assert (why["cowsay"], why["tree"]) == (["course.txt"], ["course_debs.txt"])
     assert "course" in succeeded(run_make(course, "help"))
-
-
-def test_both_kernels(checkout: Path) -> None:
-    """One lab has Python's packages and R's, in the layers of pylab and rlab: who has those fetches no more."""
-    with tagged(OWN):
-        succeeded(run_make(checkout, "build_pyrlab", TAG=OWN))
-        try:
-            image = f"pyrlab:{OWN}"
-            new = {*layers(image)} - {*layers(f"pylab:{OWN}"), *layers(f"rlab:{OWN}")}
-            sizes = contents.layer_sizes(CHECKOUT.engine, image)
-            assert sum(sizes[layer] for layer in new) < 1_000_000
-            run = ("run", "--rm", "--network=none", image)
-            assert docker(*run, "python", "-c", "import duckdb; print(1)") == "1"
-            assert docker(*run, "Rscript", "-e", "library(IRkernel); cat(1)") == "1"
-            kernels = json.loads(docker(*run, "jupyter", "kernelspec", "list", "--json"))["kernelspecs"]
-            assert {*kernels} == {"python3", "ir"}
-        finally:
-            docker("image", "rm", "--force", image)
 
 
 def test_what_the_parent_cannot_bear(course: Path) -> None:

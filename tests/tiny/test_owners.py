@@ -24,14 +24,14 @@ from checkout import (
     succeeded,
     write_lists,
 )
-from servers import free_port
+from servers import free_ports
 
 OWN = f"{PROJECT}-owners"  # prefix of the first one's containers and volumes
 
 
 def make_in(checkout: Path, files: Path, **more: str | int) -> Make:
     """Run make in a checkout, with ports and a folder of its own."""
-    ports = {port: free_port() for port in ("PORT", "RPORT", "TBPORT")}
+    ports = free_ports()
 
     def run(*targets: str, **parameters: str | int) -> Run:
         return run_make(checkout, *targets, **{"TAG": TINY, "FILES": str(files), **ports, **more, **parameters})

@@ -14,7 +14,7 @@ import pytest
 
 from checkout import PROJECT, TINY, Run, docker, remove_lab, run_make, state, succeeded, tagged, users_environment
 from pyrlab.host import trial
-from servers import free_port
+from servers import free_ports
 
 OWN = f"{PROJECT}-trial"  # prefix of the labs
 TAG = f"{TINY}-trial"  # of the images that these tests rebuild
@@ -32,7 +32,7 @@ def tag(tiny: Path) -> Iterator[str]:
 @pytest.fixture
 def make(checkout: Path, tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Run make for labs of this test's own."""
-    ports = {port: free_port() for port in ("PORT", "RPORT", "TBPORT")}
+    ports = free_ports()
 
     def run(*targets: str, **parameters: str | int) -> Run:
         settings = {"PROJECT": OWN, "FILES": str(tmp_path / "books"), "TAG": TINY, "BASE": "debian"}

@@ -33,7 +33,7 @@ from host import build_online
 from pyrlab.host import base
 from pyrlab.host.project import Project
 from remote import execute
-from servers import free_port, serve_registry
+from servers import free_ports, serve_registry
 
 OWN = f"{TINY}-registry"  # the tag of the images that are built here
 
@@ -124,7 +124,7 @@ def test_a_lab_runs_a_cell(lab: str, said: str, checkout: Path, python_image: st
     """A user works in a lab from that base as in any other."""
     assert said
     project, files = f"{PROJECT}-registry", tmp_path / "books"
-    ports = {port: free_port() for port in ("PORT", "RPORT", "TBPORT")}
+    ports = free_ports()
     settings: dict[str, str | int] = {
         "TAG": OWN,
         "PROJECT": project,

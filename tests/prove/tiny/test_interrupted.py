@@ -25,6 +25,7 @@ from checkout import (
     users_environment,
     write_lists,
 )
+from servers import free_ports
 
 OWN = f"{TINY}-interrupted"  # the tag of the images that are built here
 MOMENTS = {
@@ -98,7 +99,7 @@ def cut_short(checkout: Path, moment: str, ended_by: signal.Signals) -> None:
 
 
 @pytest.mark.usefixtures("own_images")
-def test_two_targets_at_a_time(checkout: Path, ports: dict[str, int], tmp_path: Path) -> None:
+def test_two_targets_at_a_time(checkout: Path, tmp_path: Path) -> None:
     """`make -j2` builds what is missing once, and starts both labs."""
     docker("image", "rm", f"pyrlab-base:{OWN}")
     parameters: dict[str, str | int] = {
@@ -106,7 +107,7 @@ def test_two_targets_at_a_time(checkout: Path, ports: dict[str, int], tmp_path: 
         "FILES": str(tmp_path / "books"),
         "PROJECT": f"{PROJECT}-both",
         "BASE": "debian",
-        **ports,
+        **free_ports(),
     }
     for lab in ("pylab", "rlab"):  # of a run that was killed
         remove_lab(lab, f"{PROJECT}-both")
