@@ -264,14 +264,14 @@ def r_repositories(tiny: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cran(r_repositories: Path, gateway: str) -> Iterator[WebServer]:
     """A repository of sources, as CRAN is."""
     with serve_files(r_repositories / "source", gateway) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def binaries(r_repositories: Path, gateway: str) -> Iterator[WebServer]:
     """A repository of binaries for this R and system, as Package Manager is; only the address differs."""
     with serve_files(r_repositories / "binary", gateway) as server:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import pytest
+
 from checkout import ROOT, TINY, run_shell, state, tagged
 from pyrlab.host import bake, progress
 from servers import serve_files, zip_wheel
@@ -27,6 +29,12 @@ STEPS = "|".join([bake.WAITING, *(words for _, words in progress.STEPS), *PHASES
 PROGRESS = rf"^(make: \*\*\*.*|\S+ +({STEPS}))\n"
 OWN = {"expected", "verify", "served"}  # not copied
 PRIVATE = "reader:canary-password"
+
+
+def each(module: str) -> pytest.MarkDecorator:
+    """Let a test be called with each folder of the cases/ beside its module, by its name."""
+    found = sorted((Path(module).parent / "cases").iterdir())
+    return pytest.mark.parametrize("case", found, ids=[case.name for case in found])
 
 
 def lay_out(case: Path, checkout: Path, address: str) -> None:

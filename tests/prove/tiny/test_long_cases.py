@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 import cases
 
-CASES = sorted((Path(__file__).parent / "cases").iterdir())
 
-
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+@cases.each(__file__)
 def test_case(case: Path, checkout: Path, tmp_path: Path, gateway: str) -> None:
     """Make prints what is expected, and nothing else."""
     cases.play(case, checkout, tmp_path, gateway)
