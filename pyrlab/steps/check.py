@@ -2,8 +2,8 @@
 """Prove that what the lists name works in an image: check.py LINES MARKS.
 
 Every R package is loaded, and every Python package imported, in this very file system. LINES is a file that names them,
-each with the line of the list that asks for it. A Python package that was imported once, with all that it needs as it
-is now, has its mark in the folder MARKS.
+each with the line of the list that asks for it, and its mark: one that was loaded once, with all that it needs as it is
+now, has that in the folder MARKS.
 """
 
 from __future__ import annotations
@@ -54,14 +54,13 @@ def imported(lines: dict[str, lists.Line]) -> None:
 def main() -> None:
     """Prove it; see the module's docstring."""
     found, marks = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    if found["R"]:
-        r.check({name: lists.Line(*line) for name, line in found["R"].items()})
     marks.mkdir(exist_ok=True)
-    new = {name: line for name, (line, mark) in found["Python"].items() if not (marks / mark).exists()}
-    if new:
-        imported({name: lists.Line(*line) for name, line in new.items()})
-    for name in new:
-        (marks / found["Python"][name][1]).touch()
+    for ecosystem, prove in (("R", r.check), ("Python", imported)):
+        new = {name: line for name, (line, mark) in found[ecosystem].items() if not (marks / mark).exists()}
+        if new:
+            prove({name: lists.Line(*line) for name, line in new.items()})
+        for name in new:
+            (marks / found[ecosystem][name][1]).touch()
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Result:
     state: Piece | None = None  # what belongs to no package, dpkg's database first, and whiteouts; the last layer
     folders: Folders = field(default_factory=dict)  # as apt has left them, whatever the pieces say of them
     lacking: list[Piece] = field(default_factory=list)  # what this step's own file system lacks of all that
+    archives: Mapping[str, Deb] = field(default_factory=dict)  # what they were made of, by name
 
 
 @dataclass(frozen=True)
@@ -608,7 +609,7 @@ def pieces(order: debs.Order, cache: Path, parent_key: str, tree: Tree) -> Resul
     modes = {path: Mode(**mode) for path, mode in installed.rest.about["folders"].items()}
     here = {name for names in rounds for name in names} if ran else set()
     lacking = [piece for name, piece in packages.items() if name not in here]
-    return Result(packages, state, modes, [*lacking, *([state] if state else [])])
+    return Result(packages, state, modes, [*lacking, *([state] if state else [])], found)
 
 
 def unpack_missing(result: Result, tree: Tree) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrlab.model import events
-from pyrlab.model.locked import Lock
+from pyrlab.model.locked import Lock, reached
 from pyrlab.model.plan import Plan
 from pyrlab.steps import compiled, debian, debs, grouping, network, oci, r, wheels
 from pyrlab.steps.pieces import FORMAT, Folders, Mode, Piece, Tar, sweep
@@ -100,6 +100,14 @@ def mark(name: str, pins: Mapping[str, wheels.Pin], found: dict[str, Piece], pla
     return wheels.digest(" ".join([plan.parent, *needed]))
 
 
+def r_mark(name: str, fetched: r.Fetched, library: Mapping[str, Piece], installed: debian.Result, parent: str) -> str:
+    """The same of a package of R; whatever was fetched counts, since it stands before what Debian has."""
+    packages = reached([name], lambda each: fetched.packages[each].needs if each in fetched.packages else ())
+    names = r.debian_packages(packages, installed.archives)
+    needed = [installed.archives[each].digest for each in sorted(debian.closure(names, installed.archives))]
+    return wheels.digest(" ".join([name, parent, *needed, *(piece.key for piece in library.values())]))
+
+
 def python_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
     """The layers of an image's own Python packages, and what is to be imported of them, with its mark."""
     locks = {name: Lock.read(plan.locks / name) for name, _, _ in plan.wheels}
@@ -142,7 +150,8 @@ def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
         events.step("R packages")
         library = r.library(fetched, lambda: debian.unpack_missing(installed, TREE), CACHE / "pieces")
         own += layers(library, "R", plan.counts["R"])
-        lines["R"] = {name: astuple(line) for name, line in fetched.lines.items()}
+        marks = {name: r_mark(name, fetched, library, installed, plan.parent) for name in fetched.lines}
+        lines["R"] = {name: [astuple(line), marks[name]] for name, line in fetched.lines.items()}
     return own, lines
 
 

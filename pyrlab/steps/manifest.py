@@ -171,8 +171,9 @@ def own(packages: dict[tuple[str, str], Package], folders: dict[str, Package]) -
 def records() -> Iterator[tuple[str, tuple[str, str]]]:
     """Every file that a wheel, or a Python that is not Debian's, has brought, with the ecosystem and the name."""
     for record in wheels.VENV.glob(wheels.RECORDS):
+        package = "Python", wheels.package_of(record)
         for path in wheels.rows(record):
-            yield f"/{path}", ("Python", wheels.package_of(record))
+            yield f"/{path}", package
     for pattern in PARTS if sys.base_prefix != "/usr" else ():
         for file in Path(sys.base_prefix).glob(pattern):
             yield str(file), ("base", "python")

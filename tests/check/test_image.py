@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pyrlab.steps import debian, grouping, image
+from pyrlab.model.lists import Line
+from pyrlab.model.locked import Locked
+from pyrlab.steps import debian, grouping, image, r
 from pyrlab.steps.pieces import FOLDER, Mode, Piece, Tar, opened
 
 
@@ -81,3 +83,25 @@ def test_how_many_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count:
     assert found[-1].pieces == (state,)
     assert {piece.key for layer in found for piece in layer.pieces} == {*pieces, "state"}
     assert all(layer.about.startswith("Debian: ") for layer in found)
+
+
+def test_when_a_package_of_r_is_loaded_again(tmp_path: Path) -> None:
+    """It is where its parent, anything that it needs, however far down, or anything that was fetched has changed."""
+
+    def mark(name: str, parent: str = "parent", fetched: str = "", **digests: str) -> str:
+        needs = {"r-cran-ggplot2": ["r-cran-rlang"], "r-cran-rlang": ["libc6"], "libfribidi0": [], "r-cran-zoo": []}
+        archives = {
+            each: debian.Deb(digests.get(each.replace("-", "_"), each), each, "amd64", "", False, [], others, [])
+            for each, others in needs.items()
+        }
+        locked = {"mine": Locked("1", needs=("rlang",))}
+        of_r = r.Fetched(locked, {"mine": Line("mine", "r_packages.txt", 1)}, {}, "r_packages.lock")
+        piece = made(tmp_path, f"mine{fetched}", "opt/mine")
+        return image.r_mark(name, of_r, {"mine": piece}, debian.Result(archives=archives), parent)
+
+    assert len({mark(name) for name in ("ggplot2", "rlang", "zoo", "mine", "stats", "tools")}) == 6
+    for name, changes in {"ggplot2": 1, "mine": 1, "zoo": 0, "stats": 0}.items():
+        assert (mark(name, r_cran_rlang="other") != mark(name)) == bool(changes)
+        assert mark(name, libfribidi0="other") == mark(name)
+        assert mark(name, parent="other") != mark(name)
+        assert mark(name, fetched="2") != mark(name)
