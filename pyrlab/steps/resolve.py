@@ -45,6 +45,7 @@ ENVIRONMENTS = [
 ]
 EVERYWHERE = re.compile(r" (and|;) sys_platform == 'linux'(?= |$)", re.MULTILINE)
 RESOLVE = Path("/tmp/resolve")
+UNHEARD = re.compile("network was disabled|[Nn]etwork connectivity is disabled")
 BOTH = ("jupyter.txt", "requirements.txt")
 LOCKED_OPTIONS = ("--index-url", "--extra-index-url", "--find-links", "--trusted-host", "--no-binary")
 
@@ -143,7 +144,10 @@ class Resolver:
     def resolve(self, names: list[str], output: Path, *options: str | Path) -> Run:
         """Resolve the lists `names` to `output`, or stop with a sentence on each line that is in the way."""
         while (run := self.run(names, "--output-file", output, *options)).returncode:
-            self.diagnose(run.stderr)
+            while run.returncode and not UNHEARD.search(plain(run.stderr)):
+                self.diagnose(run.stderr)
+                # An index that lets nothing be kept need not be asked all again for what else is wrong.
+                run = self.run(names, "--output-file", output, "--offline", *options)
         return self.checked(run)
 
     def checked(self, run: Run) -> Run:

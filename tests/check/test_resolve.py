@@ -75,6 +75,20 @@ def test_what_must_move(tmp_path: Path, index: WebServer) -> None:
     assert lock(tmp_path, index, "old>=1.2") == {"old": "2.0"}
 
 
+def test_what_is_wrong_besides(tmp_path: Path, index: WebServer) -> None:
+    """An index that lets nothing be kept is not asked all again for each line that is wrong."""
+    wrong = ["two", "three", "four", "five"]
+    for name in ("one", *wrong):
+        offer(tmp_path, name, "1.0")
+    with pytest.raises(Problem) as problem:
+        lock(tmp_path, index, "one", *(f"{name}==2" for name in wrong))
+    assert str(problem.value).splitlines() == [
+        f"requirements.txt line {number}: no version of {name} satisfies '{name}==2'"
+        for number, name in enumerate(wrong, start=3)
+    ]
+    assert index.paths.count("/simple/one/") < len(wrong)
+
+
 def test_what_is_not_there(tmp_path: Path, index: WebServer) -> None:
     """A name that the index does not have is refused with its line, whatever is locked."""
     offer(tmp_path, "old", "1.0")
