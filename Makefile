@@ -152,9 +152,9 @@ check: .venv/ready ## Check what needs no engine: style, types, and the tests of
 	@tests/lint.sh
 	@tests/run.sh check
 
-prove: engine-ready .venv/ready ## Prove what takes long: other machines, bases, compilers (P=tiny); the default lists built twice (P=whole)
+prove: engine-ready .venv/ready ## Prove what takes long: rarer ways in (P=built), other machines and bases (P=tiny), the default lists built twice (P=whole)
 	@tests/setup.sh
-	@tests/run.sh $(patsubst %,prove/%,$(or $(P),tiny whole))
+	@tests/run.sh $(patsubst %,prove/%,$(or $(P),built tiny whole))
 
 lint: .venv/ready ## Check the style and types of every file
 	@tests/lint.sh

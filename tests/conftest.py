@@ -16,6 +16,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+import colleague
 from caches import Caches, run_caches
 from checkout import (
     CHANGED,
@@ -166,6 +167,13 @@ def make(ports: dict[str, int], files: Path) -> Make:
         return run_make(ROOT, *targets, **{**ports, "FILES": str(files), **parameters})
 
     return run
+
+
+@pytest.fixture(scope="session")
+def handed_over(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The packages that a colleague hands over, by the kernel that they are for."""
+    folder = tmp_path_factory.mktemp("colleague")
+    return {"python3": colleague.wheel(folder), "ir": colleague.r_package(folder)}
 
 
 @pytest.fixture(scope="session")

@@ -5,193 +5,27 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-import colleague
-from checkout import PROJECT, ROOT, TAG, complaints, docker
+from checkout import PROJECT, TAG, complaints, docker
+from containers import ask, cell, health, log, run_cell, said, started, until
+from ways import COMMON, UNUSABLE, WAYS, Way, come_in
 
-CELL = (ROOT / "tests/make/cell.py").read_text()
-HEALTHY_WITHIN = 60  # seconds
 PROBE = 10  # milliseconds of CPU
-LIMITS = ("--cap-drop=ALL", "--security-opt=no-new-privileges:true")
 
-PIP_INSTALL = """
-import getpass, os, subprocess, sys
-subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "{}"], check=True)
-import colleague
-print(colleague.greeting, os.getuid(), os.getgid(), getpass.getuser(), os.environ["HOME"])
-"""
 INSTALL_PACKAGES = """
 invisible(capture.output(suppressMessages(install.packages("{}", repos = NULL, quiet = TRUE))))
 library(colleague)
 cat(greeting, system("id -u", intern = TRUE))
 """
 
-AS_ROOT = ("--user=root", "--env=CHOWN_HOME=yes")
-READ_ONLY = ("--read-only",)
-HOST_HOME = ("--volume={empty}:/home/ada", "--env=HOME=/home/ada", "--workdir=/home/ada")
-EMPTY_VOLUME = "--mount=type=volume,destination=/home/jovyan,volume-nocopy"  # root's
-UNUSABLE = "no write access to /home/jovyan. "
 
-
-@dataclass(frozen=True)
-class Way:
-    """A way in, who the user in a notebook then is, and what the log says besides that all is well."""
-
-    options: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    user: str = "1000 100 jovyan /home/jovyan"
-    says: str = ""
-
-
-WAYS = {
-    "as it is": Way(),
-    "any user of group 0": Way(("--user=12345:0",), user="12345 0 jovyan /home/jovyan"),
-    "OpenShift": Way(("--user=1000680000:0", *LIMITS), user="1000680000 0 jovyan /home/jovyan"),
-    "any user of group 100": Way(("--user=12345:100", *LIMITS), user="12345 100 jovyan /home/jovyan"),
-    "a group without a name": Way(("--user=12345:54321",), user="12345 54321 jovyan /home/jovyan"),
-    "no groups but --group-add": Way(("--user=5000", "--group-add=users"), user="5000 0 jovyan /home/jovyan"),
-    "a user's name of one's own": Way(
-        ("--user=5000", "--env=NB_USER=ada"),
-        user="5000 0 ada /home/jovyan",
-        says="user is ada but home is /home/jovyan",
-    ),
-    "a home elsewhere": Way(("--env=HOME=/tmp/elsewhere",), user="1000 100 jovyan /tmp/elsewhere"),
-    "a home that is read only": Way(
-        ("--tmpfs=/home/jovyan:ro",), user="1000 100 jovyan /tmp/home-1000", says=f"{UNUSABLE}Mount something writable"
-    ),
-    "read only": Way(READ_ONLY, user="1000 100 jovyan /dev/shm/home-1000", says=f"{UNUSABLE}Mount something writable"),
-    "read only, a tmpfs at home": Way((*READ_ONLY, "--tmpfs=/home/jovyan")),
-    "read only, a tmpfs at home, any user": Way(
-        (*READ_ONLY, "--tmpfs=/home/jovyan:mode=1777", "--user=12345:54321"), user="12345 54321 jovyan /home/jovyan"
-    ),
-    "read only, the user's tmpfs": Way((*READ_ONLY, "--tmpfs=/home/jovyan:uid=1000,gid=100,mode=700")),
-    "read only, root": Way(
-        (*AS_ROOT, *READ_ONLY, "--env=NB_UID=4321", "--tmpfs=/home/jovyan"),
-        user="4321 100 jovyan /home/jovyan",
-        says="/etc/passwd cannot be changed (Read-only file system), so 4321 has no name of its own",
-    ),
-    "an empty volume at home": Way(
-        (EMPTY_VOLUME,), user="1000 100 jovyan /tmp/home-1000", says=f"{UNUSABLE}It belongs to 0:0; chown it to 1000"
-    ),
-    "an empty volume at home, CHOWN_HOME": Way((*AS_ROOT, EMPTY_VOLUME)),
-    "an empty folder at home": Way(("--volume={empty}:/home/jovyan",)),
-    "a root folder elsewhere": Way(command=("start-notebook.py", "--ServerApp.root_dir=/srv")),
-    "a notebook folder elsewhere": Way(command=("start-notebook.sh", "--notebook-dir=/tmp")),
-    "a working folder elsewhere": Way(("--workdir=/srv",)),
-    "no network": Way(("--network=none",)),
-    "an engine's init": Way(("--init",)),
-    "options alone": Way(command=("--ServerApp.base_url=/x/",)),
-    "options in the environment": Way(("--env=NOTEBOOK_ARGS=--ServerApp.base_url='/x/' --no-browser",)),
-    "TLS, port and base URL": Way(
-        ("--env=GEN_CERT=yes", "--env=JUPYTER_PORT=7891"), command=("start-notebook.py", "--ServerApp.base_url=/test")
-    ),
-    "a company's proxy": Way(("--env=HTTP_PROXY=http://proxy.invalid", "--env=https_proxy=http://proxy.invalid")),
-    "a server without JupyterLab": Way(("--env=DOCKER_STACKS_JUPYTER_CMD=server",)),
-    "a server that comes again": Way(("--env=RESTARTABLE=yes",)),
-    "start.sh once more": Way(command=("start.sh", "jupyter", "lab"), says="do not include it in CMD"),
-    "another command": Way(command=("bash", "-c", "cd work && exec jupyter lab")),
-    "no entry point": Way(("--entrypoint=start-notebook.sh",)),
-    "Kubeflow": Way(
-        ("--env=NB_PREFIX=/notebook/ns/ada", "--tmpfs=/home/jovyan:uid=1000,mode=755"),
-        says="All authentication is disabled",
-    ),
-    "Apptainer": Way(
-        (*READ_ONLY, *LIMITS, "--user=4321:4321", "--volume={passwd}:/etc/passwd:ro", *HOST_HOME, "--tmpfs=/tmp"),
-        user="4321 4321 ada /home/ada",
-    ),
-    "root": Way(("--user=root",)),
-    "root, a user id": Way((*AS_ROOT, "--env=NB_UID=1234"), user="1234 100 jovyan /home/jovyan"),
-    "root, a user": Way(
-        (*AS_ROOT, "--env=NB_USER=ada", "--env=NB_UID=1234", "--env=NB_GID=4321", "--env=NB_GROUP=engines"),
-        user="1234 4321 ada /home/ada",
-    ),
-    "root, a user, a base URL": Way(
-        (*AS_ROOT, "--env=NB_USER=ada", "--env=JUPYTER_PORT=8123"),
-        ("start-notebook.py", "--ServerApp.base_url=/test"),
-        "1000 100 ada /home/ada",
-    ),
-    "root by name": Way(
-        ("--user=root", "--env=NB_USER=root", "--env=NB_UID=0", "--env=NB_GID=0"), user="0 0 root /home/root"
-    ),
-    "root, sudo": Way(("--user=root", "--env=GRANT_SUDO=yes"), says="add a line with sudo to base_debs.txt"),
-}
-
-
-@pytest.fixture(scope="module")
-def handed_over(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The packages that a colleague hands over, by the kernel that they are for."""
-    folder = tmp_path_factory.mktemp("colleague")
-    return {"python3": colleague.wheel(folder), "ir": colleague.r_package(folder)}
-
-
-@contextmanager
-def started(*arguments: str) -> Iterator[str]:
-    """A container with these arguments of docker run."""
-    name = docker("run", "--detach", "--health-start-interval=200ms", *arguments)
-    try:
-        yield name
-    finally:
-        docker("rm", "--force", "--volumes", name)
-
-
-def health(container: str) -> str:
-    """What the engine thinks of a container, once it has made up its mind."""
-    end = time.monotonic() + HEALTHY_WITHIN
-    while time.monotonic() < end:
-        state = json.loads(docker("inspect", "--format={{json .State}}", container))
-        if state["Health"]["Status"] != "starting" or not state["Running"]:
-            break
-        time.sleep(0.1)
-    return str(state["Health"]["Status"])
-
-
-def log(container: str) -> str:
-    """What a container has logged."""
-    return subprocess.run(
-        ["docker", "logs", container], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ).stdout
-
-
-def said(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a container to its end."""
-    return subprocess.run(["docker", "run", "--rm", *arguments], capture_output=True, text=True)
-
-
-def run_cell(container: str, kernel: str, code: str) -> subprocess.CompletedProcess[str]:
-    """Run a cell in a new kernel of a container's server."""
-    command = ["docker", "exec", container, "/opt/venv/bin/python", "-I", "-c", CELL, kernel, code]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def cell(container: str, kernel: str, code: str) -> str:
-    """What a cell prints that must succeed."""
-    run = run_cell(container, kernel, code)
-    assert run.returncode == 0, run.stderr + log(container)
-    return run.stdout.strip()
-
-
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_ways_in(way: Way, images: str, handed_over: dict[str, Path], tmp_path: Path) -> None:
-    """Whichever way somebody starts the lab: it gets healthy, a kernel runs, pip installs, and the log says no more."""
-    empty, passwd = tmp_path / "empty", tmp_path / "passwd"
-    empty.mkdir()
-    empty.chmod(0o777)
-    passwd.write_text("root:x:0:0:root:/root:/bin/bash\nada:x:4321:4321::/home/ada:/bin/bash\n")
-    package = handed_over["python3"]
-    options = [option.format(empty=empty, passwd=passwd) for option in way.options]
-    with started(*options, f"--volume={package}:/opt/{package.name}:ro", f"pylab:{TAG}", *way.command) as container:
-        assert health(container) == "healthy", log(container)
-        assert cell(container, "python3", PIP_INSTALL.format(f"/opt/{package.name}")) == f"hello {way.user}"
-        wrong = complaints(container)
-        assert [line for line in wrong if not way.says or way.says not in line] == []
-        assert bool(wrong) == bool(way.says)
+@pytest.mark.parametrize("way", COMMON)
+def test_ways_in(way: str, images: str, handed_over: dict[str, Path], tmp_path: Path) -> None:
+    """Whichever way somebody starts the lab, it works, and the log says no more than it must."""
+    come_in(WAYS[way], handed_over["python3"], tmp_path)
 
 
 R_WAYS = ["any user of group 0", "read only, the user's tmpfs", "root, a user id"]
@@ -304,21 +138,6 @@ def test_without_a_limit(images: str) -> None:
         assert run_cell(container, "python3", "import os; os.kill(os.getpid(), 9)").stdout == ""
 
 
-PAUSE = """
-import psutil, time
-def used(): return sum(psutil.Process().parent().cpu_times()[:2])
-before = used(); time.sleep(31); print(used() - before)
-"""
-
-
-def test_pause(images: str) -> None:
-    """While a cell is silent the notebook stays connected, longer than pings are apart, and the server hardly works."""
-    with started(f"pylab:{TAG}") as container:
-        assert health(container) == "healthy", log(container)
-        assert float(cell(container, "python3", PAUSE)) < 0.3  # seconds of CPU
-        assert complaints(container) == []
-
-
 SERVER = ["python", "-m", "http.server", "--directory=/usr/share/pyrlab"]
 NAMED = f"--ServerProxy.servers={json.dumps({'named': {'command': [*SERVER, '{port}']}})}"
 
@@ -352,64 +171,6 @@ def test_nbgitpuller(images: str) -> None:
         assert '"phase": "finished"' in ask(container, link, "token")[1]
         assert docker("exec", container, "cat", "mine/lesson") == "1"
         assert complaints(container) == []
-
-
-HUB_API = "http://hub:8081/hub/api"
-HUB_TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture(scope="module")
-def hub(images: str) -> Iterator[str]:
-    """A JupyterHub in a network of its own name, which it shares with labs."""
-    name = f"{PROJECT}-hub"
-    docker("network", "create", name)
-    try:
-        settings = f"--volume={ROOT}/tests/make/hub.py:/srv/hub.py:ro"
-        options = [f"--name={name}", f"--network={name}", "--network-alias=hub", settings]
-        with started(*options, f"pylab:{TAG}", "jupyterhub", "--config=/srv/hub.py"):
-            until(lambda: ask(name, f"{HUB_API}/", HUB_TOKEN)[0] == 200)
-            assert ask(name, f"{HUB_API}/users/ada", HUB_TOKEN, "POST")[0] == 201
-            yield name
-    finally:
-        docker("network", "rm", name)
-
-
-def ask(container: str, url: str, token: str = "none", method: str = "GET") -> tuple[int, str]:
-    """The status and the text of what is asked from within a container."""
-    curl = ["curl", "-s", "-m", "20", "-X", method, "-H", f"Authorization: token {token}", "-w", "\n%{http_code}", url]
-    text = subprocess.run(["docker", "exec", container, *curl], capture_output=True, text=True).stdout
-    return int(text.rpartition("\n")[2] or 0), text.rpartition("\n")[0]
-
-
-HUB_WAYS = {
-    "the image's own command": Way(),
-    "the name of old charts": Way(command=("start-singleuser.sh", "--debug")),
-    "a notebook folder": Way(("--env=JUPYTERHUB_ROOT_DIR=/srv",)),
-    "any user, another home": Way(("--user=12345:0", "--env=HOME=/tmp/elsewhere")),
-}
-
-
-@pytest.mark.parametrize("way", HUB_WAYS.values(), ids=HUB_WAYS)
-def test_hub(way: Way, hub: str) -> None:
-    """A hub's user gets JupyterLab at the hub's address for it, whoever has no token of the hub's nothing."""
-    docker("exec", hub, "rm", "--force", "/tmp/environment.json")
-    asked = ["curl", "-s", "-X", "POST", "-H", f"Authorization: token {HUB_TOKEN}", f"{HUB_API}/users/ada/server"]
-    docker("exec", "--detach", hub, *asked)  # answered when the lab answers
-    until(lambda: subprocess.run(["docker", "exec", hub, "test", "-s", "/tmp/environment.json"]).returncode == 0)
-    given = json.loads(docker("exec", hub, "cat", "/tmp/environment.json"))
-    environment = [f"--env={name}={value}" for name, value in given.items() if name.startswith("JUPYTER")]
-    options = [f"--network={hub}", "--network-alias=lab", *environment, *way.options]
-    try:
-        with started(*options, f"pylab:{TAG}", *way.command) as container:
-            assert health(container) == "healthy", log(container)
-            until(lambda: '"ready": true' in ask(hub, f"{HUB_API}/users/ada", HUB_TOKEN)[1])
-            token = json.loads(ask(hub, f"{HUB_API}/users/ada/tokens", HUB_TOKEN, "POST")[1])["token"]
-            status, page = ask(hub, "http://lab:8888/user/ada/lab", token)
-            assert (status, "<title>JupyterLab</title>" in page) == (200, True)
-            assert ask(hub, "http://lab:8888/user/ada/lab")[0] == 302  # to the hub, to log in
-            assert ask(hub, "http://lab:8888/user/ada/api/contents")[0] == 403
-    finally:
-        ask(hub, f"{HUB_API}/users/ada/server", HUB_TOKEN, "DELETE")
 
 
 def test_chown(images: str) -> None:
@@ -540,18 +301,6 @@ def test_child_image(images: str) -> None:
         docker("image", "rm", tag)
 
 
-@pytest.mark.parametrize("scheme", [[], ["--env=GEN_CERT=yes"]], ids=["http", "https"])
-def test_health_of_a_server_that_hangs(scheme: list[str], images: str) -> None:
-    """A server that answers no more is unhealthy, until it goes on."""
-    options = [*scheme, "--health-start-period=1s", "--health-interval=1s", "--health-retries=1"]
-    with started(*options, f"pylab:{TAG}") as container:
-        until(lambda: health(container) == "healthy")
-        docker("exec", container, "pkill", "-STOP", "-f", "start-notebook|jupyter")
-        until(lambda: health(container) == "unhealthy")
-        docker("exec", container, "pkill", "-CONT", "-f", "start-notebook|jupyter")
-        until(lambda: health(container) == "healthy")
-
-
 def test_health_is_cheap(images: str) -> None:
     """A hundred labs on one machine do not keep it busy with their probes."""
     probes = "for _ in {1..50}; do /etc/jupyter/healthcheck.sh || exit; done; times"
@@ -560,11 +309,3 @@ def test_health_is_cheap(images: str) -> None:
         children = docker("exec", container, "bash", "-c", probes).splitlines()[1]
     seconds = [60 * float(m) + float(s) for m, s in re.findall(r"(\d+)m([\d.]+)s", children)]
     assert 1000 * sum(seconds) / 50 < PROBE
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition comes true."""
-    end = time.monotonic() + HEALTHY_WITHIN
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.2)
