@@ -148,6 +148,8 @@ class Resolver:
                 self.diagnose(run.stderr)
                 # An index that lets nothing be kept need not be asked all again for what else is wrong.
                 run = self.run(names, "--output-file", output, "--offline", *options)
+            if not run.returncode:
+                self.checked(run)
         return self.checked(run)
 
     def checked(self, run: Run) -> Run:

@@ -86,7 +86,7 @@ def test_what_is_wrong_besides(tmp_path: Path, index: WebServer) -> None:
         f"requirements.txt line {number}: no version of {name} satisfies '{name}==2'"
         for number, name in enumerate(wrong, start=3)
     ]
-    assert index.paths.count("/simple/one/") < len(wrong)
+    assert index.paths.count("/simple/one/") <= 2
 
 
 def test_what_is_not_there(tmp_path: Path, index: WebServer) -> None:
