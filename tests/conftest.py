@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 import colleague
 from caches import Caches, run_caches
@@ -61,6 +62,7 @@ ON_ONE_HOST = (
     "test_reproducible",
     "test_uninstall",
 )
+BUILT = "/built/"  # in the place of what builds nothing but the default images
 
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
@@ -73,6 +75,14 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
         if module.parent.name == "whole":  # which begins with an engine that has nothing
             return "whole"
         return "host" if module.stem in ON_ONE_HOST else str(module)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        """Give a worker what only looks, where the others build already: of one user's builds one waits for another."""
+        others = (work for other, work in self.assigned_work.items() if other is not node)
+        building = sum(BUILT not in scope and not all(done.values()) for work in others for scope, done in work.items())
+        for scope in [scope for scope in self.workqueue if (BUILT in scope) == (building > 1)][:1]:
+            self.workqueue.move_to_end(scope, last=False)
+        super()._assign_work_unit(node)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
