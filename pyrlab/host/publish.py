@@ -40,11 +40,10 @@ def check_places(project: Project, images: list[Image]) -> None:
 
 
 def rename(engine: Engine, image: Image) -> None:
-    """Put a new image in the place of the one before, which goes if nothing else names it."""
+    """Name a new image as the one before was, which goes if nothing else names it."""
     if not image.new:
         return
     engine.run("tag", image.tag, image.place)
-    engine.run("image", "rm", image.tag)
     replaced, image.before, image.new = image.before, image.new, None
     if replaced:
         engine.drop_image(replaced["Id"])
