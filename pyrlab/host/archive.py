@@ -11,7 +11,7 @@ from typing import IO, Any
 from pyrlab.host import store
 from pyrlab.host.bake import bake
 from pyrlab.host.session import LISTS, Session
-from pyrlab.host.state import NEW, PACKAGES, RECORDS, Image, dockerfile, identity, outdated
+from pyrlab.host.state import NEW, PACKAGES, RECORDS, Image, dockerfile, identity, outdated, own_folder
 from pyrlab.model import plan
 from pyrlab.model.problem import Problem
 
@@ -80,6 +80,7 @@ def write_plan(image: Image, now: Session, thin: bool) -> None:
         name=image.place + PACKAGES,
         python=now.python,
         parent=identity(parent),
+        dockerfile=image.inputs[own_folder(project, image.name)],
         below=store.layers_of(project, image.parent.tag, parent) if image.parent and parent else [],
         settings={name: value for name, value in parent["Config"].items() if name in SETTINGS} if parent else {},
         **(store.has(project) if thin else {}),

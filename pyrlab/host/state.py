@@ -88,8 +88,8 @@ def outdated(project: Project, image: Image) -> list[str]:
 
 def inputs_of(project: Project, name: str) -> dict[str, str]:
     """What the image `name` is made of besides its parent, by what a user would say has changed."""
-    table, own = project.table, str(Path(dockerfile(project.root, name)).parent)
-    inputs = {path: digest(project.root / path) for path in [*TOOLS, *RUN_TIME.get(name, ()), own]}
+    table, folders = project.table, [*TOOLS, *RUN_TIME.get(name, ()), own_folder(project, name)]
+    inputs = {path: digest(project.root / path) for path in folders}
     inputs["images.toml"] = locked.digest(repr(table[name]))
     for each in table[name].lists:
         content = locks.Lock.read(table, project.staged, each.lock).content
@@ -112,6 +112,11 @@ def dockerfile(root: Path, name: str) -> str:
     """The Dockerfile of an image."""
     own = f"docker/{name}/Dockerfile"
     return own if (root / own).exists() else PLAIN
+
+
+def own_folder(project: Project, name: str) -> str:
+    """Where the Dockerfile of an image is, and all that it copies."""
+    return str(Path(dockerfile(project.root, name)).parent)
 
 
 def digest(path: Path) -> str:

@@ -26,6 +26,7 @@ class Plan:
     name: str  # under which the engine is to load its packages
     python: str  # the identity of the Python image that all images start from
     parent: str  # the identity of the parent, empty where it is the Python image itself
+    dockerfile: str = ""  # a digest of what its own Dockerfile is, if that is known
     below: list[dict[str, Any]] = field(default_factory=list)  # the layers of the parent
     settings: dict[str, Any] = field(default_factory=dict)  # the configuration of the parent
     blobs: list[str] = field(default_factory=list)  # the layers that the engine has

@@ -94,21 +94,23 @@ def layers(
     return oci.layers([(f"{ecosystem}: {about}", group) for about, group in groups], CACHE / "layers", known)
 
 
-def mark(name: str, pins: Mapping[str, wheels.Pin], found: dict[str, Piece], plan: Plan) -> str:
-    """What a package is known by that was imported: all that it needs, and what it stands on."""
+def mark(name: str, pins: Mapping[str, wheels.Pin], found: dict[str, Piece], stands_on: str) -> str:
+    """What a package is known by that was imported: all that it needs, and what its image stands on."""
     needed = [found[each].key for each in wheels.closure(name, pins) if each in found]
-    return wheels.digest(" ".join([plan.parent, *needed]))
+    return wheels.digest(" ".join([stands_on, *needed]))
 
 
-def r_mark(name: str, fetched: r.Fetched, library: Mapping[str, Piece], installed: debian.Result, parent: str) -> str:
+def r_mark(
+    name: str, fetched: r.Fetched, library: Mapping[str, Piece], installed: debian.Result, stands_on: str
+) -> str:
     """The same of a package of R; whatever was fetched counts, since it stands before what Debian has."""
     packages = reached([name], lambda each: fetched.packages[each].needs if each in fetched.packages else ())
     names = r.debian_packages(packages, installed.archives)
     needed = [installed.archives[each].digest for each in sorted(debian.closure(names, installed.archives))]
-    return wheels.digest(" ".join([name, parent, *needed, *(piece.key for piece in library.values())]))
+    return wheels.digest(" ".join([name, stands_on, *needed, *(piece.key for piece in library.values())]))
 
 
-def python_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
+def python_layers(plan: Plan, stands_on: str) -> tuple[list[oci.Layer], dict[str, Any]]:
     """The layers of an image's own Python packages, and what is to be imported of them, with its mark."""
     locks = {name: Lock.read(plan.locks / name) for name, _, _ in plan.wheels}
     wheels.check_python(plan.wheels[-1][0])
@@ -122,7 +124,7 @@ def python_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
     asked = {name: line for name, line in packages.asked().items() if name in own}
     made = layers({"environment": empty}, "Python", 1) if len(plan.wheels) == plan.own_wheels else []
     made += layers({name: found[name] for name in found if name in own}, "Python", plan.counts["Python"])
-    return made, {name: [astuple(line), mark(name, pins, found, plan)] for name, line in asked.items()}
+    return made, {name: [astuple(line), mark(name, pins, found, stands_on)] for name, line in asked.items()}
 
 
 def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
@@ -132,6 +134,8 @@ def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
     order, fetched = debs.Order(), None
     if plan.debian:
         order = debs.order(plan.locks, [plan.list(path) for path in plan.debian])
+    # What may break a package besides what it needs: the parent, the Dockerfile, and what Debian has for the own lists.
+    stands_on = " ".join([plan.parent, plan.dockerfile, *(package.sha256 for package in order.packages.values())])
     if plan.r:
         of_r, fetched = r.order(plan.locks, plan.list(plan.r))
         packages, removed = order.packages | of_r.packages, order.removed + of_r.removed
@@ -144,13 +148,13 @@ def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
         own += layers(installed.packages, "Debian", count, installed.state, installed.folders)
     if plan.own_wheels:
         events.step("Python packages")
-        made, lines["Python"] = python_layers(plan)
+        made, lines["Python"] = python_layers(plan, stands_on)
         own += made
     if fetched:
         events.step("R packages")
         library = r.library(fetched, lambda: debian.unpack_missing(installed, TREE), CACHE / "pieces")
         own += layers(library, "R", plan.counts["R"])
-        marks = {name: r_mark(name, fetched, library, installed, plan.parent) for name in fetched.lines}
+        marks = {name: r_mark(name, fetched, library, installed, stands_on) for name in fetched.lines}
         lines["R"] = {name: [astuple(line), marks[name]] for name, line in fetched.lines.items()}
     return own, lines
 

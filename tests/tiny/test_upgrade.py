@@ -168,6 +168,17 @@ def test_what_cannot_be_imported(checkout: Path, gateway: str, tmp_path: Path) -
             assert state(checkout) == before
 
 
+@pytest.mark.usefixtures("own_images")
+def test_what_a_dockerfile_breaks(checkout: Path) -> None:
+    """What worked until the image's own Dockerfile broke it is found as well, and changes neither image nor lock."""
+    before = state(checkout)
+    with (checkout / "docker/pylab/Dockerfile").open("a") as file:
+        file.write("USER 0\nRUN rm -r /opt/venv/lib/python3*/site-packages/simplejson\nUSER 1000\n")
+    said = refusal(make(checkout, "build_pylab"))
+    assert re.fullmatch(r"pyrlab: requirements.txt line \d+: simplejson cannot be imported: .*'simplejson'", said)
+    assert state(checkout) == before
+
+
 # Each with its version and what it needs.
 ARCHIVE = [
     ("liba", "1", ""),
