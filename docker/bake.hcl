@@ -100,6 +100,15 @@ target "checked" {
   output = ["type=image,oci-mediatypes=true,compression=zstd,force-compression=true"]
 }
 
+# The manifest of PARENT, with all layers of which FOLDER has no file yet.
+target "manifest" {
+  context           = FOLDER
+  contexts          = { parent = PARENT }
+  dockerfile-inline = "FROM parent\n"
+  attest            = ["type=provenance,disabled=true"]
+  output            = ["type=oci,tar=false,dest=${FOLDER}"]
+}
+
 # What the lists resolve to, into the folder of the locks.
 target "lock" {
   inherits   = ["steps"]

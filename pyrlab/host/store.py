@@ -7,14 +7,17 @@ import io
 import json
 import subprocess
 import tarfile
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
+from pyrlab.host.bake import bake
 from pyrlab.host.engine import Engine
 from pyrlab.host.faults import FULL_DISK
 from pyrlab.host.progress import FULL
 from pyrlab.host.project import Project
-from pyrlab.model.problem import Problem
+from pyrlab.host.session import Session
 
 Layers = list[dict[str, Any]]  # each with digest, size (bytes), diff_id and about, as pyrlab/steps/oci.py describes it
 RECORDS = "layers.json"  # in the cache: the layers of images that were loaded or read
@@ -60,42 +63,35 @@ def has(project: Project) -> dict[str, Any]:
     return {"blobs": [], "chains": [image["RootFS"]["Layers"] for image in found]}
 
 
-def layers_of(project: Project, image: str, stored: dict[str, Any]) -> Layers:
+def layers_of(now: Session, image: str, stored: dict[str, Any]) -> Layers:
     """The layers of an image, as it is `stored`, the lowest first; raises Problem where it cannot be read."""
-    name = image.partition(":")[0]
+    project, name = now.project, image.partition(":")[0]
     diff_ids: list[str] = stored["RootFS"]["Layers"]
     if is_classic(project.engine):  # whose archives name layers by what they unpack to
         return [{"digest": each, "size": 0, "diff_id": each, "about": name} for each in diff_ids]
     known: Layers = recall(project, RECORDS).get(stored["Id"], [])
     if [layer["diff_id"] for layer in known] != diff_ids:
         about = {layer["diff_id"]: layer["about"] for layer in known}
-        blobs = manifest_of(project.engine, stored["Id"], image)["layers"]
         known = [
             {"digest": blob["digest"], "size": blob["size"], "diff_id": each, "about": about.get(each, name)}
-            for each, blob in zip(diff_ids, blobs, strict=True)
+            for each, blob in zip(diff_ids, manifest_of(now, image, known)["layers"], strict=True)
         ]
         remember(project, RECORDS, stored["Id"], known)
     return known
 
 
-def manifest_of(engine: Engine, identity: str, image: str) -> dict[str, Any]:
-    """The manifest of an image, by whose digest the engine knows it: saving the image stops where it has come by."""
-    with engine.open("image", "save", image, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        try:
-            return document(process.stdout, identity, image)
-        finally:
-            process.kill()
-
-
-def document(archive: IO[bytes], digest: str, image: str) -> dict[str, Any]:
-    """The document of this digest in an archive of an image, read no further; raises Problem where there is none."""
-    with tarfile.open(fileobj=archive, mode="r|") as files:
-        for member in files:
-            if member.name.endswith(digest.removeprefix("sha256:")) and (file := files.extractfile(member)):
-                found: dict[str, Any] = json.loads(file.read())
-                return found
-    raise Problem(f"the engine does not give the manifest of {image}")
+def manifest_of(now: Session, image: str, known: Layers) -> dict[str, Any]:
+    """The manifest of an image, which BuildKit writes with all layers but those of which a file seems to be there."""
+    with tempfile.TemporaryDirectory(dir=now.project.cache) as folder:
+        blobs = Path(folder) / "blobs/sha256"
+        blobs.mkdir(parents=True)
+        for layer in known:
+            (blobs / layer["digest"].removeprefix("sha256:")).touch()
+        environment = {**now.environment, "PARENT": f"docker-image://{image}", "FOLDER": folder}
+        bake(now.project, "manifest", now.progress, environment)
+        [written] = json.loads((Path(folder) / "index.json").read_text())["manifests"]
+        found: dict[str, Any] = json.loads((blobs / written["digest"].removeprefix("sha256:")).read_text())
+    return found
 
 
 class Tee(io.RawIOBase):
