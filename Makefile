@@ -155,7 +155,7 @@ check: .venv/ready ## Check what needs no engine: style, types, and the tests of
 # What begins with an engine that has nothing runs by itself, the rest side by side.
 PROVED = $(patsubst %,prove/%,$(or $(P),built tiny whole))
 SOON = $(filter-out prove/whole,$(PROVED))
-prove: engine-ready .venv/ready ## Prove what takes long: rarer ways in (P=built), other machines and bases (P=tiny), the default lists built twice (P=whole)
+prove: engine-ready .venv/ready ## Prove what takes long: rare ways in (P=built), other machines (P=tiny), all from nothing (P=whole)
 	@tests/setup.sh
 	@tests/run.sh $(if $(SOON),'$(SOON)') $(filter prove/whole,$(PROVED))
 
