@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from checkout import CHANGED, CHECKOUT, NAMES, TINY, docker, layers, run_make, state, tagged
+from pyrlab.host import store
 
 CHANGE = f"{TINY}-change"  # the tag of images that these tests rebuild
 
@@ -43,6 +46,21 @@ def test_a_comment(checkout: Path) -> None:
     assert built.returncode == 0, built.stderr
     assert built.stdout.count("rebuilt: pyrlab/steps changed") == 2
     assert state(CHANGE) == before
+
+
+@pytest.mark.parametrize("name", ["pyrlab-base", "rlab-base"])
+def test_what_is_known_of_a_parent(name: str, tiny: Path, tmp_path: Path) -> None:
+    """Make knows a parent's layers as the engine has them, so that the archive of its child can leave them out."""
+    if store.is_classic(CHECKOUT.engine):
+        pytest.skip("the containerd image store is needed, which knows layers by what they are compressed to")
+    identity = state(TINY)[name]
+    known = json.loads((tiny / ".cache" / store.RECORDS).read_text())[identity]
+    docker("image", "save", "--output", str(tmp_path / "saved"), f"{name}:{TINY}")
+    with tarfile.open(tmp_path / "saved") as files:
+        manifest = files.extractfile(f"blobs/{identity.replace(':', '/')}")
+        assert manifest
+        there = json.load(manifest)["layers"]
+    assert [(each["digest"], each["size"]) for each in known] == [(each["digest"], each["size"]) for each in there]
 
 
 def own_layers(name: str, tag: str) -> list[str]:
