@@ -14,8 +14,10 @@ SCREENSHOTS = Path(__file__).parent / "screenshots"
 SMALLEST_SIDE = 100  # pixels of a plot that a user can read
 
 # Console errors that a user need not care about, each with its reason.
+NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"  # Chromium's view of others' networks on this engine that come and go
+NOT_FETCHED = ("uncaught: Failed to fetch", "Event (http")  # what a page says of the same
 ALLOWED_ERRORS = (
-    "net::ERR_NETWORK_CHANGED",  # Chromium's view of other containers' interfaces that come and go
+    NETWORK_CHANGED,
     "GLOBAL is not defined",  # Debian's copy of the typedarray shim in R's plotly, which no browser of today needs
 )
 
@@ -103,4 +105,6 @@ def kernel_of(language: str, kernels: list[str]) -> str:
 
 def unexpected(errors: list[str]) -> list[str]:
     """The console's errors that nobody has explained."""
-    return [error for error in errors if not any(allowed in error for allowed in ALLOWED_ERRORS)]
+    changed = any(NETWORK_CHANGED in error for error in errors)
+    allowed = (*ALLOWED_ERRORS, *NOT_FETCHED) if changed else ALLOWED_ERRORS
+    return [error for error in errors if not any(known in error for known in allowed)]
