@@ -45,9 +45,11 @@ ENVIRONMENTS = [
 ]
 EVERYWHERE = re.compile(r" (and|;) sys_platform == 'linux'(?= |$)", re.MULTILINE)
 RESOLVE = Path("/tmp/resolve")
-UNHEARD = re.compile("network was disabled|[Nn]etwork connectivity is disabled")
 BOTH = ("jupyter.txt", "requirements.txt")
 LOCKED_OPTIONS = ("--index-url", "--extra-index-url", "--find-links", "--trusted-host", "--no-binary")
+
+# What uv says where it would have had to ask, and was told not to.
+UNHEARD = re.compile("network was disabled|[Nn]etwork connectivity is disabled")
 
 # Names under which people import a package, or knew it once, where the index has another or none.
 RENAMED = {
@@ -143,13 +145,16 @@ class Resolver:
 
     def resolve(self, names: list[str], output: Path, *options: str | Path) -> Run:
         """Resolve the lists `names` to `output`, or stop with a sentence on each line that is in the way."""
-        while (run := self.run(names, "--output-file", output, *options)).returncode:
-            while run.returncode and not UNHEARD.search(plain(run.stderr)):
-                self.diagnose(run.stderr)
-                # An index that lets nothing be kept need not be asked all again for what else is wrong.
-                run = self.run(names, "--output-file", output, "--offline", *options)
+        given = ["--output-file", output, *options]
+        run = self.run(names, *given)
+        while run.returncode:
+            self.diagnose(run.stderr)
+            # What else is wrong uv mostly knows from what it has just heard: some indexes let it keep nothing.
+            run = self.run(names, "--offline", *given)
             if not run.returncode:
                 self.checked(run)
+            if not run.returncode or UNHEARD.search(plain(run.stderr)):
+                run = self.run(names, *given)
         return self.checked(run)
 
     def checked(self, run: Run) -> Run:
