@@ -68,7 +68,6 @@ def apt_cache(*arguments: str) -> str:
     return subprocess.run(["apt-cache", *arguments], capture_output=True, text=True).stdout
 
 
-@functools.cache
 def known_packages() -> set[str]:
     """The names of every package that apt can install, but for virtual ones."""
     return set(apt_cache("pkgnames").split())

@@ -380,9 +380,9 @@ def named_by_code(text: str) -> list[str]:
     return [f"bioc::{name}" if "BiocManager" in text else f"github::{name}" if "/" in name else name for name in names]
 
 
-def debian_versions(preferences: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+def debian_versions(known: Iterable[str], preferences: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The version of every R package that apt would install, by its name in lower case; and the name as R writes it."""
-    names = sorted(name for name in debs.known_packages() if re.match(r"r-(cran|bioc)-", name))
+    names = sorted(name for name in known if re.match(r"r-(cran|bioc)-", name))
     versions, called = {}, {}
     for entry in debs.paragraphs(debs.apt_cache(*preferences, "show", "--no-all-versions", *names)):
         name = entry["Package"].split("-", 2)[2]
@@ -462,11 +462,12 @@ def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
         fetched = {name: replace(package, sha256="") for name, package in fetched.items()}
     web = Web(here.agent)
     cran, bioc = (Repository(f"{here.root(source)}/src/contrib", web, source) for source in ("cran", "bioc"))
-    versions, called = debian_versions(debs.preferred(keep))
+    in_archive = debs.known_packages()
+    versions, called = debian_versions(in_archive, debs.preferred(keep))
     plan = Resolver(cran, bioc, versions, here.built_in, {**fetched}, called).want_all(wanted)
     for note in plan.notes:
         events.note(note)
-    debian = debian_packages(plan.debian, debs.known_packages())
+    debian = debian_packages(plan.debian, in_archive)
     found: dict[str, Locked] = {}
     for name, package in plan.fetched.items():
         known = fetched.get(name)
