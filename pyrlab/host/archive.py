@@ -80,7 +80,7 @@ def write_plan(image: Image, now: Session, thin: bool) -> None:
         name=image.place + PACKAGES,
         python=now.python,
         parent=identity(parent),
-        dockerfile=image.inputs[own_folder(project, image.name)],
+        dockerfile=image.inputs[own_folder(project.root, image.name)],
         below=store.layers_of(now, image.parent.tag, parent) if image.parent and parent else [],
         settings={name: value for name, value in parent["Config"].items() if name in SETTINGS} if parent else {},
         **(store.has(project) if thin else {}),

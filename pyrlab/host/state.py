@@ -88,7 +88,7 @@ def outdated(project: Project, image: Image) -> list[str]:
 
 def inputs_of(project: Project, name: str) -> dict[str, str]:
     """What the image `name` is made of besides its parent, by what a user would say has changed."""
-    table, folders = project.table, [*TOOLS, *RUN_TIME.get(name, ()), own_folder(project, name)]
+    table, folders = project.table, [*TOOLS, *RUN_TIME.get(name, ()), own_folder(project.root, name)]
     inputs = {path: digest(project.root / path) for path in folders}
     inputs["images.toml"] = locked.digest(repr(table[name]))
     for each in table[name].lists:
@@ -114,9 +114,9 @@ def dockerfile(root: Path, name: str) -> str:
     return own if (root / own).exists() else PLAIN
 
 
-def own_folder(project: Project, name: str) -> str:
-    """Where the Dockerfile of an image is, and all that it copies."""
-    return str(Path(dockerfile(project.root, name)).parent)
+def own_folder(root: Path, name: str) -> str:
+    """The folder of an image's Dockerfile."""
+    return str(Path(dockerfile(root, name)).parent)
 
 
 def digest(path: Path) -> str:

@@ -56,11 +56,11 @@ def main() -> None:
     found, marks = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     marks.mkdir(exist_ok=True)
     for ecosystem, prove in (("R", r.check), ("Python", imported)):
-        new = {name: line for name, (line, mark) in found[ecosystem].items() if not (marks / mark).exists()}
+        new = {name: about for name, about in found[ecosystem].items() if not (marks / about[1]).exists()}
         if new:
-            prove({name: lists.Line(*line) for name, line in new.items()})
-        for name in new:
-            (marks / found[ecosystem][name][1]).touch()
+            prove({name: lists.Line(*line) for name, (line, _) in new.items()})
+        for _, mark in new.values():
+            (marks / mark).touch()
 
 
 if __name__ == "__main__":
