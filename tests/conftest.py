@@ -80,7 +80,7 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
         """Give a worker what only looks, where the others build already: of one user's builds one waits for another."""
         others = (work for other, work in self.assigned_work.items() if other is not node)
         building = sum(BUILT not in scope and not all(done.values()) for work in others for scope, done in work.items())
-        for scope in [scope for scope in self.workqueue if (BUILT in scope) == (building > 1)][:1]:
+        if scope := next((scope for scope in self.workqueue if (BUILT in scope) == (building > 1)), ""):
             self.workqueue.move_to_end(scope, last=False)
         super()._assign_work_unit(node)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from checkout import PROJECT, TAG, complaints, docker
-from containers import ask, cell, health, log, run_cell, said, started, until
+from checkout import PROJECT, TAG, complaints, docker, log
+from containers import HEALTHY_WITHIN, ask, cell, health, run_cell, said, started, until
 from ways import COMMON, UNUSABLE, WAYS, Way, come_in
 
 PROBE = 10  # milliseconds of CPU
@@ -148,7 +148,7 @@ def test_proxy(lab: str, images: str) -> None:
     with started("--env=JUPYTER_TOKEN=token", f"{lab}:{TAG}", NAMED) as container:
         assert health(container) == "healthy", log(container)
         docker("exec", "--detach", container, *SERVER, "9000")
-        until(lambda: ask(container, "http://127.0.0.1:9000/")[0] == 200)
+        assert until(lambda: ask(container, "http://127.0.0.1:9000/")[0] == 200, HEALTHY_WITHIN)
         for address in ("proxy/9000/", "named/"):
             status, page = ask(container, f"http://127.0.0.1:8888/{address}", "token")
             assert (status, "manifest.json" in page) == (200, True)

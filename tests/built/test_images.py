@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from testinfra.host import Host
 
-import colleague
-from checkout import ROOT, TAG, docker
-
-sys.path.append(str(ROOT / "docker" / "build"))
+from checkout import ROOT, TAG, docker, log
+from containers import health, started
 from pyrlab.model import lists
 
 # Every image with all that it is made of, its parents' part first.
@@ -42,8 +38,6 @@ KERNELS = {"pyrlab-base": {"python3"}, "rlab": {"ir"}}
 USERS = ["1000:100", "12345:100"]  # jovyan, and any other that an engine or a cluster may choose
 LIMITS = ["--cap-drop=ALL", "--security-opt=no-new-privileges:true"]  # as make starts a lab
 
-HEALTHY_WITHIN = 60  # seconds
-POLL = 0.2
 SMALLEST_FIGURE = 2048  # bytes; an empty picture is smaller
 
 BUILD_TOOL = re.compile(r"([\w-]+-)?(gcc|cc|g\+\+|c\+\+|gfortran|make|uv)(-\d+)?")
@@ -147,12 +141,9 @@ def image(request: pytest.FixtureRequest, images: str) -> str:
 @pytest.fixture(scope="module")
 def container(image: str) -> Iterator[str]:
     """A container of the image whose server has had time to start."""
-    name = docker("run", "--detach", f"{image}:{TAG}")
-    try:
-        wait_until_started(name)
+    with started(f"{image}:{TAG}") as name:
+        health(name)
         yield name
-    finally:
-        docker("rm", "--force", "--volumes", name)
 
 
 @pytest.fixture(scope="module")
@@ -167,12 +158,6 @@ def root(container: str) -> Host:
     return testinfra.get_host(f"docker://root@{container}")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package as somebody's colleague may hand it over: a wheel with one module."""
-    return colleague.wheel(tmp_path_factory.mktemp("wheel"))
-
-
 def test_server_is_healthy(container: str) -> None:
     """Whoever starts the image sees it become healthy."""
     assert health(container) == "healthy", docker("logs", container)
@@ -180,7 +165,7 @@ def test_server_is_healthy(container: str) -> None:
 
 def test_log_is_clean(container: str) -> None:
     """Who reads the log after a start finds no warning and no error in it."""
-    lines = log(container)
+    lines = log(container).splitlines()
     assert any("is running at" in line for line in lines)
     assert [line for line in lines if TROUBLE.search(line)] == []
 
@@ -344,8 +329,9 @@ def test_other_command(image: str) -> None:
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_any_user(user: str, image: str, wheel: Path) -> None:
+def test_any_user(user: str, image: str, handed_over: dict[str, Path]) -> None:
     """Whatever uid runs the lab has a name, may write at home and may install a package."""
+    wheel = handed_over["python3"]
     mounted = f"/srv/{wheel.name}"
     script = (
         "id -un && touch ~/new ~/work/new && "
@@ -376,21 +362,3 @@ def assert_figure(host: Host, path: str) -> None:
     figure = host.file(path)
     assert figure.content.startswith(b"\x89PNG")
     assert figure.size > SMALLEST_FIGURE
-
-
-def health(container: str) -> str:
-    """What the engine thinks of the container."""
-    return docker("inspect", "--format={{.State.Health.Status}}", container)
-
-
-def log(container: str) -> list[str]:
-    """The lines that the container has logged."""
-    command = ["docker", "logs", container]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout.splitlines()
-
-
-def wait_until_started(container: str) -> None:
-    """Wait until the engine has made up its mind about the container's health."""
-    end = time.monotonic() + HEALTHY_WITHIN
-    while health(container) == "starting" and time.monotonic() < end:
-        time.sleep(POLL)

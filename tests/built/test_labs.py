@@ -9,9 +9,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import pytest
 from nbformat import NotebookNode
 
 from checkout import PROJECT, ROOT, Lab, Make, copy_checkout, docker, run_make, succeeded
+from containers import until
 from remote import execute
 from servers import free_port, free_ports
 
@@ -94,16 +94,6 @@ def answer(url: str, token: str = "", put: object = None) -> tuple[int, Any]:
             return error.code, ""
     except (URLError, ConnectionError):
         return 0, ""
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    """Whether the condition comes true in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def refusal(run: subprocess.CompletedProcess[str]) -> str:

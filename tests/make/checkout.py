@@ -177,11 +177,15 @@ MEANT = re.compile(
 )
 
 
+def log(container: str) -> str:
+    """What a container has logged."""
+    command = ["docker", "logs", container]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+
+
 def complaints(container: str) -> list[str]:
     """The lines of a lab's log that should not be there."""
-    log = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
-    lines = (log.stdout + log.stderr).splitlines()
-    return [line for line in lines if WRONG.search(line) and not MEANT.search(line)]
+    return [line for line in log(container).splitlines() if WRONG.search(line) and not MEANT.search(line)]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from checkout import ROOT, docker
+from checkout import ROOT, docker, log
 
 CELL = (ROOT / "tests/make/cell.py").read_text()
 HEALTHY_WITHIN = 60  # seconds
@@ -33,13 +33,6 @@ def health(container: str) -> str:
             break
         time.sleep(0.1)
     return str(state["Health"]["Status"])
-
-
-def log(container: str) -> str:
-    """What a container has logged."""
-    return subprocess.run(
-        ["docker", "logs", container], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ).stdout
 
 
 def said(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,9 +60,11 @@ def ask(container: str, url: str, token: str = "none", method: str = "GET") -> t
     return int(text.rpartition("\n")[2] or 0), text.rpartition("\n")[0]
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition comes true."""
-    end = time.monotonic() + HEALTHY_WITHIN
+def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    """Whether the condition comes true in time."""
+    end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.2)
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkout import TAG, complaints
-from containers import cell, health, log, started
+from checkout import TAG, complaints, log
+from containers import cell, health, started
 
 LIMITS = ("--cap-drop=ALL", "--security-opt=no-new-privileges:true")
 AS_ROOT = ("--user=root", "--env=CHOWN_HOME=yes")

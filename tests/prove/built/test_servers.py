@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from checkout import PROJECT, ROOT, TAG, complaints, docker
-from containers import ask, cell, health, log, started, until
+from checkout import PROJECT, ROOT, TAG, complaints, docker, log
+from containers import HEALTHY_WITHIN, ask, cell, health, started, until
 from ways import Way
 
 PAUSE = """
@@ -32,11 +32,11 @@ def test_health_of_a_server_that_hangs(scheme: list[str], images: str) -> None:
     """A server that answers no more is unhealthy, until it goes on."""
     options = [*scheme, "--health-start-period=1s", "--health-interval=1s", "--health-retries=1"]
     with started(*options, f"pylab:{TAG}") as container:
-        until(lambda: health(container) == "healthy")
+        assert until(lambda: health(container) == "healthy", HEALTHY_WITHIN)
         docker("exec", container, "pkill", "-STOP", "-f", "start-notebook|jupyter")
-        until(lambda: health(container) == "unhealthy")
+        assert until(lambda: health(container) == "unhealthy", HEALTHY_WITHIN)
         docker("exec", container, "pkill", "-CONT", "-f", "start-notebook|jupyter")
-        until(lambda: health(container) == "healthy")
+        assert until(lambda: health(container) == "healthy", HEALTHY_WITHIN)
 
 
 HUB_API = "http://hub:8081/hub/api"
@@ -52,7 +52,7 @@ def hub(images: str) -> Iterator[str]:
         settings = f"--volume={ROOT}/tests/make/hub.py:/srv/hub.py:ro"
         options = [f"--name={name}", f"--network={name}", "--network-alias=hub", settings]
         with started(*options, f"pylab:{TAG}", "jupyterhub", "--config=/srv/hub.py"):
-            until(lambda: ask(name, f"{HUB_API}/", HUB_TOKEN)[0] == 200)
+            assert until(lambda: ask(name, f"{HUB_API}/", HUB_TOKEN)[0] == 200, HEALTHY_WITHIN)
             assert ask(name, f"{HUB_API}/users/ada", HUB_TOKEN, "POST")[0] == 201
             yield name
     finally:
@@ -73,14 +73,17 @@ def test_hub(way: Way, hub: str) -> None:
     docker("exec", hub, "rm", "--force", "/tmp/environment.json")
     asked = ["curl", "-s", "-X", "POST", "-H", f"Authorization: token {HUB_TOKEN}", f"{HUB_API}/users/ada/server"]
     docker("exec", "--detach", hub, *asked)  # answered when the lab answers
-    until(lambda: subprocess.run(["docker", "exec", hub, "test", "-s", "/tmp/environment.json"]).returncode == 0)
+    assert until(
+        lambda: subprocess.run(["docker", "exec", hub, "test", "-s", "/tmp/environment.json"]).returncode == 0,
+        HEALTHY_WITHIN,
+    )
     given = json.loads(docker("exec", hub, "cat", "/tmp/environment.json"))
     environment = [f"--env={name}={value}" for name, value in given.items() if name.startswith("JUPYTER")]
     options = [f"--network={hub}", "--network-alias=lab", *environment, *way.options]
     try:
         with started(*options, f"pylab:{TAG}", *way.command) as container:
             assert health(container) == "healthy", log(container)
-            until(lambda: '"ready": true' in ask(hub, f"{HUB_API}/users/ada", HUB_TOKEN)[1])
+            assert until(lambda: '"ready": true' in ask(hub, f"{HUB_API}/users/ada", HUB_TOKEN)[1], HEALTHY_WITHIN)
             token = json.loads(ask(hub, f"{HUB_API}/users/ada/tokens", HUB_TOKEN, "POST")[1])["token"]
             status, page = ask(hub, "http://lab:8888/user/ada/lab", token)
             assert (status, "<title>JupyterLab</title>" in page) == (200, True)
