@@ -18,6 +18,9 @@ import stat
 import subprocess
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import get_context
@@ -193,6 +196,20 @@ def control(archive: Path) -> dict[str, tuple[bytes, int]]:
         return {os.path.normpath(m.name): (content_of(tree, m), m.mode) for m in tree if m.isfile()}
 
 
+@contextmanager
+def unpacking(archive: Path) -> Iterator[tarfile.TarFile]:
+    """The files of a package, to be read from front to end; raises CalledProcessError where they cannot be unpacked."""
+    command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        with tarfile.open(fileobj=process.stdout, mode="r|", errors="surrogateescape", encoding="utf-8") as files:
+            yield files
+        while process.stdout.read(1 << 16):  # what stands behind the end of a tar file
+            pass
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
 def read(parts: Mapping[str, tuple[bytes, int]], digest: str) -> Deb:
     """What these parts of a package say of it."""
     text = parts["control"][0].decode()
@@ -222,8 +239,7 @@ def streamed(archive: Path, deb: Deb, parts: Mapping[str, tuple[bytes, int]], fi
     """The files of a package and what dpkg's database has of it in files, as dpkg would unpack them, or Odd."""
     tar = Tar()
     listing = ["/."]
-    data = subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], check=True, stdout=subprocess.PIPE).stdout
-    with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape", encoding="utf-8") as files:
+    with unpacking(archive) as files:
         for member in files:
             name = os.path.normpath(member.name)
             if name == ".":
@@ -269,7 +285,7 @@ class Shelf:
 
     def keep(self, tar: Tar) -> Piece:
         """The piece that has this content, made if there is none."""
-        content = hashlib.sha256(b"".join(tar.parts)).hexdigest()
+        content = hashlib.file_digest(tar.end(), "sha256").hexdigest()  # type: ignore[arg-type]  # it can be read
         piece = self.piece("content", content, {path: vars(mode) for path, mode in sorted(tar.folders.items())})
         return piece if piece.exists else tar.save(piece)
 
@@ -307,13 +323,16 @@ class Shelf:
         if new:
             files = debs.fetch(new, order.lock)
             jobs = [(files[name], new[name].sha256) for name in sorted(new, key=lambda name: -new[name].size)]
-            with get_context("fork").Pool(min(os.cpu_count() or 1, len(jobs))) as pool:
+            with ProcessPoolExecutor(min(os.cpu_count() or 1, len(jobs)), get_context("fork")) as pool:
                 try:
-                    found |= {deb.name: deb for deb in pool.imap_unordered(self.make, jobs)}
+                    found |= {deb.name: deb for deb in pool.map(self.make, jobs)}
                 except Broken as error:
                     broken = next(name for name, file in files.items() if file == error.args[0])
                     files[broken].unlink()
                     raise Problem(f"the archive of {broken} is no Debian package, or damaged", order.whose) from None
+                except BrokenProcessPool:
+                    what = "the packages are too large for the memory that the engine has; give it more"
+                    raise Problem(what, order.whose) from None
         return {name: deb for name, deb in sorted(found.items()) if deb}
 
 
@@ -569,7 +588,9 @@ def compose(rest: Piece, texts: Mapping[str, str], gone: list[str], shelf: Shelf
         return None
     piece = shelf.piece("state", rest.key, texts, gone)
     if not piece.exists:
-        tar = Tar([decompress(rest.path.read_bytes())], rest.folders, rest.paths)
+        tar = Tar(rest.folders, rest.paths)
+        for frame in rest.frames():
+            tar.write(decompress(frame))
         for path, text in sorted(texts.items()):
             tar.file(path, text.encode(), Mode(0o644))
         for path in gone:

@@ -66,7 +66,7 @@ def compile_library(tar: Tar, paths: Collection[str]) -> None:
     for path in [path for path in paths if path.startswith(f"{sys.base_prefix[1:]}/lib/python3")]:
         if re.search(r"/(site-packages|test)/", path) or not path.endswith(".py") or not (PYTHON / path).is_file():
             continue
-        for name, content in wheels.with_bytecode(path, (PYTHON / path).read_bytes()).items():
+        for name, content in wheels.with_bytecode(path, PYTHON / path).items():
             if name not in there:
                 tar.file(name, content, Mode(0o644))
 

@@ -20,19 +20,21 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pyrlab.model.problem import Problem
 from pyrlab.steps import trees
 
 EPOCH = 1_767_225_600  # 2026-01-01, the one time stamp of everything that a build generates
-FORMAT = "3"  # part of every piece's key; counted up where the same package would give another piece
+FORMAT = "4"  # part of every piece's key; counted up where the same package would give another piece
 XATTR = "SCHILY.xattr."  # begins the names of extended attributes in a tar file
 KEPT = 30 * 86_400  # seconds for which a piece or an archive is kept that nobody asks for
 LEVEL = 3  # of compression: half the size for a tenth of the time of gzip's default
+CHUNK = 1 << 24  # bytes that a frame unpacks to at most, so that of a package of gigabytes memory holds no more
 
 # Every Debian has it, since dpkg needs it; a registry's Python before 3.14 has no module for it.
 zstd = ctypes.CDLL("libzstd.so.1")
@@ -79,13 +81,19 @@ Folders = dict[str, Mode]  # by path, without a leading slash
 
 @dataclass
 class Tar:
-    """The files of a package, in the order in which they are added, and apart from them its folders."""
+    """The files of a package, in the order in which they are added, and apart from them its folders.
 
-    parts: list[bytes] = field(default_factory=list)
+    All is compressed as it comes; a frame begins every CHUNK bytes, so the same files always give the same frames.
+    """
+
     folders: Folders = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
     linked: dict[tuple[int, int], str] = field(default_factory=dict)  # files with several names: the first, by inode
     usual: Mode = FOLDER  # of folders of which nothing else is said
+    size: int = 0  # bytes
+    rest: bytearray = field(default_factory=bytearray)  # what is in no frame yet
+    frames: list[int] = field(default_factory=list)  # the bytes of each frame
+    compressed: IO[bytes] = field(default_factory=lambda: tempfile.SpooledTemporaryFile(CHUNK))  # noqa: SIM115
 
     def folder(self, path: str, mode: Mode | None = None) -> None:
         """Add the folder `path`, unless it is there, and those that it is in."""
@@ -93,15 +101,46 @@ class Tar:
             self.folders[path] = mode or self.usual
             path, mode = path.rpartition("/")[0], None
 
-    def add(self, member: tarfile.TarInfo, content: bytes = b"") -> None:
+    def add(self, member: tarfile.TarInfo, content: bytes | Path = b"") -> None:
         """Add whatever is no folder, and the folders that it is in where they are not there yet."""
         self.folder(member.name.rpartition("/")[0])
-        member.size = len(content)
         self.paths.append(member.name)
-        self.parts += [head(member), content, bytes(-len(content) % 512)]
+        with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as file:
+            member.size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            self.write(head(member))
+            while block := file.read(CHUNK):
+                self.write(block)
+            self.write(bytes(-member.size % 512))
+
+    def write(self, block: bytes) -> None:
+        """Add to the tar file as it is."""
+        self.rest += block
+        self.size += len(block)
+        while len(self.rest) >= CHUNK:
+            self.end_frame()
+
+    def end_frame(self) -> None:
+        """Compress the rest, as much of it as a frame has."""
+        frame = compress(bytes(self.rest[:CHUNK]))
+        del self.rest[:CHUNK]
+        self.frames.append(self.compressed.write(frame))
+
+    def end(self) -> IO[bytes]:
+        """All frames; nothing more is added."""
+        if self.rest or not self.frames:
+            self.end_frame()
+        self.compressed.seek(0)
+        return self.compressed
 
     def file(
-        self, path: str, content: bytes, mode: Mode, mtime: int = EPOCH, kind: bytes = tarfile.REGTYPE, target: str = ""
+        self,
+        path: str,
+        content: bytes | Path,
+        mode: Mode,
+        mtime: int = EPOCH,
+        kind: bytes = tarfile.REGTYPE,
+        target: str = "",
     ) -> None:
         """Add a regular file, or of another `kind`, as a link to a `target`."""
         self.add(described(path, mode, mtime, kind, target), content)
@@ -122,7 +161,7 @@ class Tar:
         attributes = trees.attributes(str(place)).items()
         member.pax_headers = {f"{XATTR}{name}": value.decode("utf-8", "surrogateescape") for name, value in attributes}
         first = self.linked.setdefault((status.st_dev, status.st_ino), path) if status.st_nlink > 1 else path
-        content = b""
+        content: bytes | Path = b""
         if stat.S_ISLNK(status.st_mode):
             member.type, member.linkname, member.mode = tarfile.SYMTYPE, os.readlink(place), 0o777
         elif stat.S_ISFIFO(status.st_mode):
@@ -132,29 +171,38 @@ class Tar:
         elif first != path:
             member.type, member.linkname = tarfile.LNKTYPE, first
         else:
-            content = place.read_bytes()
+            content = place
         self.add(member, content)
 
     def save(self, piece: Piece, about: Mapping[str, Any] | None = None) -> Piece:
         """Keep it as `piece`, with what is said `about` it."""
-        content = b"".join(self.parts)
+        content = self.end()
         index = {
-            "size": len(content),
+            "size": self.size,
+            "frames": self.frames,
             "folders": {path: [mode.mode, mode.uid, mode.gid] for path, mode in self.folders.items()},
             "paths": self.paths,
             "about": dict(about or {}),
         }
         write(piece.beside, json.dumps(index).encode())
-        write(piece.path, compress(content))  # last: where it is, its index is
+        with whole(piece.path) as file:  # last: where it is, its index is
+            shutil.copyfileobj(content, file)
         return piece
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file that is kept for builds to come, whole or not at all."""
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to be written that is kept for builds to come, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-        part.write(content)
+        yield part
     Path(part.name).rename(path)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write such a file."""
+    with whole(path) as file:
+        file.write(content)
 
 
 def described(path: str, mode: Mode, mtime: int, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
@@ -172,7 +220,7 @@ def head(member: tarfile.TarInfo) -> bytes:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece that is kept: one frame in the file `path`, and its index beside it."""
+    """A piece that is kept: its frames in the file `path`, and its index beside it."""
 
     path: Path
 
@@ -196,8 +244,13 @@ class Piece:
 
     @cached_property
     def index(self) -> Any:
-        """Its size in bytes (unpacked), its folders and paths, and what was said about it."""
+        """Its size in bytes (unpacked), those of its frames, its folders and paths, and what was said about it."""
         return json.loads(self.beside.read_text())
+
+    def frames(self) -> Iterator[bytes]:
+        """Its frames, one by one."""
+        with self.path.open("rb") as file:
+            yield from map(file.read, self.index["frames"])
 
     @property
     def size(self) -> int:
@@ -252,8 +305,8 @@ def sweep(folder: Path, now: float) -> None:
 
 def opened(piece: Piece) -> tarfile.TarFile:
     """A piece as a tar file."""
-    content = decompress(piece.path.read_bytes()) + bytes(1024)
-    return tarfile.open(fileobj=io.BytesIO(content), encoding="utf-8", errors="surrogateescape")
+    content = io.BytesIO(b"".join([*map(decompress, piece.frames()), bytes(1024)]))
+    return tarfile.open(fileobj=content, encoding="utf-8", errors="surrogateescape")
 
 
 def content_of(tree: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -281,7 +334,7 @@ def frames(pieces: Iterable[Piece], known: Mapping[str, Mode]) -> Iterator[bytes
     pieces = list(pieces)
     yield folders_frame({path: known.get(path, mode) for path, mode in folders_of(pieces).items()})
     for piece in pieces:
-        yield piece.path.read_bytes()
+        yield from piece.frames()
     yield END
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -16,7 +17,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib._bootstrap_external import _code_to_hash_pyc  # type: ignore[attr-defined]  # as py_compile does it
-from multiprocessing import get_context
+from multiprocessing import connection, get_context
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from tarfile import SYMTYPE
 from typing import NoReturn
@@ -230,14 +232,14 @@ def open_environment(image: str, cache: Path) -> Piece:
 
 def skeleton() -> Tar:
     """The files of an empty environment."""
-    found: dict[str, bytes] = {}
+    found: dict[str, bytes | Path] = {}
     tar = of_environment()
     for path in sorted(VENV.rglob("*")):
         name = str(path)[1:]
         if path.is_symlink():
             tar.file(name, b"", Mode(0o777, OWNER, GROUP), kind=SYMTYPE, target=os.readlink(path))
         elif path.is_file():
-            found |= with_bytecode(name, path.read_bytes())
+            found |= with_bytecode(name, path)
         else:
             tar.folder(name)
     add(tar, found, {name for name in found if os.access(f"/{name}", os.X_OK)})
@@ -251,16 +253,17 @@ def of_environment() -> Tar:
     return tar
 
 
-def add(tar: Tar, files: Mapping[str, bytes], executable: Collection[str]) -> None:
+def add(tar: Tar, files: Mapping[str, bytes | Path], executable: Collection[str]) -> None:
     """Add files of the environment, sorted."""
     for name in sorted(files):
         tar.file(name, files[name], Mode(0o775 if name in executable else 0o664, OWNER, GROUP))
 
 
-def with_bytecode(name: str, content: bytes) -> dict[str, bytes]:
+def with_bytecode(name: str, file: Path) -> dict[str, bytes | Path]:
     """A file, and where it is a module of Python in a library, its bytecode, which is the same wherever it is made."""
     if not name.endswith(".py") or "/lib/" not in name:
-        return {name: content}
+        return {name: file}
+    content = file.read_bytes()
     try:
         code = compile(content, f"/{name}", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError):  # as templates of modules are
@@ -291,13 +294,13 @@ def make(job: tuple[Path, Path]) -> None:
     """Make the piece of one package, in a process of its own: what is compiled leaves traces in later bytecode."""
     record, target = job
     warnings.simplefilter("ignore")  # of modules that are compiled
-    found: dict[str, bytes] = {}
+    found: dict[str, bytes | Path] = {}
     executable: set[str] = set()
     for name in rows(record):
         if EXCLUDED.match(f"/{name}") or name.endswith(".pyc"):
             continue
-        content = record_of(record) if f"/{name}" == str(record) else Path(f"/{name}").read_bytes()
-        new = with_bytecode(name, content)
+        own = f"/{name}" == str(record)
+        new = {name: record_of(record)} if own else with_bytecode(name, Path(f"/{name}"))
         found |= new
         if os.access(f"/{name}", os.X_OK):
             executable |= new.keys()
@@ -321,10 +324,29 @@ def make_pieces(packages: Packages, folder: Path) -> dict[str, Piece]:
         make((records[name], found[name].path))
         missing.remove(name)
     missing.sort(key=lambda name: -records[name].stat().st_size)
-    with get_context("fork").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
-        for _ in pool.imap_unordered(make, [(records[name], found[name].path) for name in missing]):
-            pass
+    in_processes({name: (records[name], found[name].path) for name in missing})
     return found
+
+
+def in_processes(jobs: Mapping[str, tuple[Path, Path]]) -> None:
+    """Make the pieces of packages, by name, on all processors; stops where one could not be made.
+
+    No pool of processes does it: those of Python wait for ever for one that the system has ended.
+    """
+    waiting = [*jobs]
+    running: dict[str, ForkProcess] = {}
+    while waiting or running:
+        while waiting and len(running) < (os.cpu_count() or 1):
+            name = waiting.pop(0)
+            running[name] = get_context("fork").Process(target=make, args=[jobs[name]])
+            running[name].start()
+        connection.wait([process.sentinel for process in running.values()])
+        for name in [name for name, process in running.items() if process.exitcode is not None]:
+            ended = running.pop(name)
+            if ended.exitcode == -signal.SIGKILL:
+                raise Problem(f"{name} is too large for the memory that the engine has; give it more")
+            if ended.exitcode:
+                raise Problem(f"{name} cannot be packed", words="Python")
 
 
 def contested(records: Mapping[str, Path]) -> set[str]:

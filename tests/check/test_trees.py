@@ -16,7 +16,7 @@ import pytest
 
 from checkout import ROOT
 from pyrlab.steps import chance, trees
-from pyrlab.steps.pieces import Tar, decompress, folders_frame
+from pyrlab.steps.pieces import Piece, Tar, decompress, frames
 
 OLD, SINCE, NEW = 1_500_000_000, 1_600_000_000, 1_700_000_000  # unpacked, the step's start, generated
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep
@@ -91,7 +91,8 @@ class Step:
         for path in sorted(entries):
             tar.from_disk(self.root, path[1:])
         layer = image.with_name("layer.tar")
-        layer.write_bytes(decompress(folders_frame(tar.folders)) + b"".join(tar.parts) + bytes(1024))
+        piece = tar.save(Piece(image.with_name("piece")))
+        layer.write_bytes(b"".join(map(decompress, frames([piece], {}))))
         attributes = ["--xattrs", "--xattrs-include=*"]
         subprocess.run(["tar", *attributes, "--numeric-owner", "-xpf", layer, "-C", image], check=True)
         return snapshot(image)

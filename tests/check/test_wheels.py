@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -254,3 +255,10 @@ def test_the_same_bytecode_whatever_else_is_compiled(machine: Path) -> None:
     assert kept[0].items() <= kept[1].items()
     assert len(kept[0]) == 2
     assert len(kept[1]) == 6
+
+
+def test_whose_layer_memory_is_too_short_for(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system ends what takes too much memory, the build ends with the package, and does not wait for ever."""
+    monkeypatch.setattr(wheels, "make", lambda job: os.kill(os.getpid(), signal.SIGKILL) if job == "b" else None)
+    with pytest.raises(Problem, match=r"^b is too large for the memory that the engine has; give it more$"):
+        wheels.in_processes(dict.fromkeys("acd", "a") | {"b": "b"})  # type: ignore[arg-type]
