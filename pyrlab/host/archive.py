@@ -27,10 +27,10 @@ def make(image: Image, now: Session) -> None:
     started = time.monotonic()
     project, engine = now.project, now.project.engine
     now.progress.current = image.name
-    packages, beside = image.place + PACKAGES, image.place + NEW
+    packages, beside = image.beside + PACKAGES, image.beside + NEW
     environment = {
         **now.environment,
-        "TAG": project.parameter("TAG") + NEW,
+        "TAG": beside.partition(":")[2],
         "IMAGE": image.name,
         "PARENT": f"docker-image://{image.parent.tag}" if image.parent else "",
         "PACKAGES": packages,
@@ -77,7 +77,7 @@ def write_plan(image: Image, now: Session, thin: bool) -> None:
         folder,
         project.checkout,
         image.name,
-        name=image.place + PACKAGES,
+        name=image.beside + PACKAGES,
         python=now.python,
         parent=identity(parent),
         dockerfile=image.inputs[own_folder(project.root, image.name)],

@@ -37,7 +37,7 @@ USED_UP = re.compile(rf"{STEPS}|/pyrlab/((archive|manifest|files|lock)/|files.sh
 LAYER = "from local"  # what it says of an image's, in the classic store; in the other one nothing
 IN_USE = re.compile(r"^Reclaimable:\s+false", re.MULTILINE)  # by a build
 MANY = 120  # layers that builds started from, after which that is removed: it takes some 20 ms a layer
-WAITING = "waiting for another build of yours"
+WAITING = "waiting for another"
 PAUSE = 5  # seconds, for what keeps it busy to get on
 
 
@@ -93,15 +93,20 @@ def turn(engine: Engine, layers: int = 1) -> Iterator[None]:
     user builds, that is put off.
     """
     with (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{'build':<12} {WAITING}", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for(lock, "build of yours")
         if not 0 < os.fstat(lock.fileno()).st_size < MANY and forget_steps(engine):
             lock.truncate(0)
         lock.write("." * layers)
         yield
+
+
+def wait_for(lock: IO[str], whose: str) -> None:
+    """Lock a file, and say so where that takes until somebody else has ended."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"{'build':<12} {WAITING} {whose}", file=sys.stderr, flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def forget_steps(engine: Engine) -> bool:

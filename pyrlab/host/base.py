@@ -23,6 +23,7 @@ from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
 
 LABEL = "org.pyrlab.python"  # which Python image an image starts from
+REFUSED = r"not found|toomanyrequests|access denied|[Uu]nauthorized"  # what registries say
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # on every Debian
 PACKAGES = ["?essential", "apt", "ca-certificates", "mmdebstrap", "python3"]  # of the Debian to bootstrap in
 APT = """\
@@ -54,7 +55,7 @@ def choose_python(project: Project, refresh: bool = False) -> tuple[str, str]:
     """
     base, name = project.parameter("BASE"), project.parameter("PYTHONBASE")
     before = started_from(project.engine.inspect("image", project.tag_of("pyrlab-base")))
-    stays = before if before.partition("@")[0] == name else ""
+    stays = before if name in (before, before.partition("@")[0]) else ""
     known = "" if refresh else locked_python(project, name) or stays
     if base == "registry" or (base == "auto" and stays):
         pinned = known or pin(project.engine, name) or name
@@ -80,9 +81,17 @@ def locked_python(project: Project, name: str) -> str:
 
 
 def pin(engine: Engine, name: str) -> str:
-    """The image `name` with the digest that its registry gives, empty where none answers."""
-    said = engine.ask("buildx", "imagetools", "inspect", name, timeout=30)  # with --format, some tell no plain digest
-    digest = re.search(r"^Digest: +(sha256:[0-9a-f]{64})$", said or "", re.MULTILINE)
+    """The image `name` with the digest that its registry gives, empty where none answers; raises Problem if it refuses.
+
+    Another Python in its place would be a surprise.
+    """
+    try:  # with --format, some tell no plain digest
+        run = engine.call("buildx", "imagetools", "inspect", name, timeout=30)
+    except subprocess.TimeoutExpired:
+        return ""
+    if run.returncode and re.search(REFUSED, run.stderr):
+        raise Problem(f"PYTHONBASE={name} cannot be had: {run.stderr.strip().splitlines()[-1].removeprefix('ERROR: ')}")
+    digest = re.search(r"^Digest: +(sha256:[0-9a-f]{64})$", run.stdout, re.MULTILINE)
     return f"{name.partition('@')[0]}@{digest[1]}" if digest else ""
 
 

@@ -16,6 +16,7 @@ from pyrlab.host import locks
 from pyrlab.host.archive import make
 from pyrlab.host.base import choose_python
 from pyrlab.host.engine import Engine
+from pyrlab.host.lab import tell_of_old
 from pyrlab.host.locking import make_locks, stale_locks
 from pyrlab.host.project import Project, run_main
 from pyrlab.host.publish import package_lists, publish, sweep
@@ -92,6 +93,7 @@ def main(project: Project) -> None:
     print(report(project.engine, images))
     if any(image.why for image in images):
         print(f"built in {time.monotonic() - started:.0f} s; the log is {project.cache.name}/build.log")
+        tell_of_old(project, *sys.argv[1:])
 
 
 if __name__ == "__main__":

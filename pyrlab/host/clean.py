@@ -12,14 +12,22 @@ from pyrlab.host.lab import labs
 from pyrlab.host.online import CERTIFICATES
 from pyrlab.host.project import Project, run_main
 from pyrlab.host.proxies import SERVICES
+from pyrlab.host.publish import sweep
+from pyrlab.host.session import alone
 from pyrlab.model.problem import Problem
 
 
 def main(project: Project) -> None:
     """Remove everything; the volumes with the labs' settings only after asking, where one can ask."""
-    engine, cache = project.engine, project.cache
     volumes = [lab.home for lab in labs(project) if owner.inspect(project, "volume", lab.home)]
     ask(volumes)
+    with alone(project):  # no build of this checkout is under way
+        remove(project, volumes)
+
+
+def remove(project: Project, volumes: list[str]) -> None:
+    """Remove everything, `volumes` included."""
+    engine, cache = project.engine, project.cache
     containers = {lab.container_name: container for lab in labs(project) if (container := lab.container)}
     there = project.images()
     images = [tag for name in reversed(project.table) if (tag := project.tag_of(name)) in there]
@@ -28,6 +36,7 @@ def main(project: Project) -> None:
     if containers:
         engine.run("rm", "--force", *containers)
     trial.remove(project)
+    sweep(project)
     for lab in labs(project):
         idmap.unmount(lab.mount_point)
     if volumes:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,8 +33,23 @@ class Engine:
         self, *arguments: str, environment: Mapping[str, str] | None = None, timeout: float | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a docker command, in another environment if one is given."""
-        command, env = ["docker", *arguments], environment or self.environment
-        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=timeout)
+        command, env = ["docker", *arguments], self.surroundings(arguments, environment)
+        options: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace", "timeout": timeout}
+        return subprocess.run(command, cwd=self.folder, env=env, **options)
+
+    def surroundings(self, arguments: tuple[str, ...], environment: Mapping[str, str] | None = None) -> dict[str, str]:
+        """An environment, its own where none is given, without what would steer docker elsewhere.
+
+        Images are this engine's own, for its own processor, and so is what builds them, whichever builder is chosen.
+        """
+        given = environment or self.environment
+        found = {name: value for name, value in given.items() if name != "DOCKER_DEFAULT_PLATFORM"}
+        return found | {"BUILDX_BUILDER": self.builder} if arguments[0] == "buildx" else found
+
+    @cached_property
+    def builder(self) -> str:
+        """The builder that is this engine's own: Buildx calls it after the context."""
+        return self.ask("context", "show") or "default"
 
     def compose(self, project: str, command: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Run a command of Compose for what compose.yaml has, under the name of a project."""
@@ -58,7 +74,7 @@ class Engine:
         self, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.Popen[bytes]:
         """Start a docker command, whose streams are used while it runs."""
-        env = environment or self.environment
+        env = self.surroundings(arguments, environment)
         return subprocess.Popen(["docker", *arguments], cwd=self.folder, env=env, **options)
 
     def become(self, *arguments: str) -> NoReturn:
@@ -97,7 +113,8 @@ class Engine:
         """What the engine knows of those images, containers or volumes that are there."""
         arguments = (kind, "inspect", *names)
         run = self.call(*arguments)
-        if run.returncode and not all(re.search(NONE, line, re.IGNORECASE) for line in run.stderr.splitlines()):
+        errors = [line for line in run.stderr.splitlines() if line.lower().startswith("error")]  # it may warn, too
+        if run.returncode and not (errors and all(re.search(NONE, line, re.IGNORECASE) for line in errors)):
             raise self.failure(arguments, run)
         found: list[dict[str, Any]] = json.loads(run.stdout or "[]")
         return found

@@ -5,7 +5,6 @@ python3 -m pyrlab.host.lab VERB [LAB]
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import secrets
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyrlab.host import idmap, machine, owner
+from pyrlab.host import idmap, machine, owner, parameters
 from pyrlab.host.engine import Engine
 from pyrlab.host.online import environment_of, lab_environment
 from pyrlab.host.project import Project, run_main
@@ -109,6 +108,8 @@ class Lab:
             if not (port := self.project.parameter(name)):
                 given = f"give it one, as in make {name}=8890 …"
                 raise Problem(f"{name} says where a lab listens, and has no value; {given}")
+            if problem := parameters.wrong_with_port(name, port):
+                raise Problem(problem)
             found[name] = int(port)
         if found[own] == found["TBPORT"]:
             other = f"choose another, as in make {own}=8889 start_{self.name}"
@@ -210,6 +211,18 @@ def labs(project: Project) -> list[Lab]:
     return [Lab(project, name) for name in project.table.labs]
 
 
+def tell_of_old(project: Project, *started: str) -> None:
+    """Say which labs run on with an image that has been replaced, but for those that are about to be `started`."""
+    there = project.images()
+    running = project.engine.described("container", [lab.container_name for lab in labs(project)])
+    for container in (each for each in running if each["State"]["Running"]):
+        about, name = container["Config"], container["Config"]["Labels"].get("org.pyrlab.lab", "")
+        new = there.get(project.tag_of(name))
+        replaced = new and about["Image"] == project.tag_of(name) and container["Image"] != new["Id"]
+        if replaced and name not in started and owner.is_own(project, about["Labels"]):
+            print(f"{name} runs on as it was; make start_{name} goes over to the new image")
+
+
 def claim_homes(project: Project, *started: Lab) -> None:
     """Make the volumes of those `started`, and as Compose does whatever it starts, of all that are services."""
     for lab in dict.fromkeys([*started, *(lab for lab in labs(project) if lab.is_service)]):
@@ -276,15 +289,15 @@ def thaw(engine: Engine, name: str) -> None:
 
 def has_desktop() -> bool:
     """Whether a browser started here would be seen."""
-    if sys.platform == "darwin":
-        return "SSH_CONNECTION" not in os.environ
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if os.environ.get("SSH_CONNECTION"):  # which may forward X, and a browser would be slow through that
+        return False
+    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def ssh_name() -> str:
     """user@host of this machine, as a laptop would name it."""
     connection = os.environ.get("SSH_CONNECTION", "").split()
-    return f"{getpass.getuser()}@{connection[2] if len(connection) == 4 else socket.gethostname()}"
+    return f"{owner.name()}@{connection[2] if len(connection) == 4 else socket.gethostname()}"
 
 
 def list_labs(project: Project) -> None:

@@ -27,7 +27,7 @@ HERE = ["localhost", "127.0.0.1", "::1"]  # what is reached without a proxy, wha
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 BUNDLE = BUNDLES[0]  # where Debian, and so a lab, has it
 CERTIFICATES = "certificates.crt"  # of the cache
-USER = re.compile(r"(?<=://)([^/\s@]+)@([^/\s:]+)")  # and password, of an address, and its host
+USER = re.compile(r"(?<=://)([^/\s]+)@([^/\s:@]+)")  # and password, of an address, and its host
 VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
 
@@ -114,9 +114,9 @@ def netrc(project: Project) -> str:
         for number, line in enumerate(text.splitlines(), start=1):
             where = f"{name} line {number}"
             for user, host in USER.findall(without_comment(line)):
-                if "ssh://" in line:
+                if "ssh://" in line.lower():
                     continue
-                if "git+" in line:
+                if "git+" in line.lower():
                     raise Problem(
                         f"{where}: what is in the address of a git repository would be in every image; build a wheel "
                         "of it and name that, as in ./wheels/NAME.whl"

@@ -10,6 +10,7 @@ from typing import Any
 
 from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
+from pyrlab.model.locked import digest
 from pyrlab.model.problem import Problem
 
 USER, CHECKOUT = "org.pyrlab.user", "org.pyrlab.checkout"  # labels
@@ -26,6 +27,11 @@ def name() -> str:
 def labels(project: Project) -> list[str]:
     """The labels of what this user's checkout makes."""
     return [f"{USER}={name()}", f"{CHECKOUT}={project.root}"]
+
+
+def mark(project: Project) -> str:
+    """What tells what this user's checkout makes from what others make, in the tag of an image."""
+    return digest(" ".join(labels(project)))[:8]
 
 
 def is_own(project: Project, found: Mapping[str, str] | None) -> bool:

@@ -26,7 +26,6 @@ OTHERS = ("TZ", "SHM", "no_proxy", "SSH_OPTIONS", "P", "A", "B")  # which may be
 
 
 RULES = {  # what a value must look like, and what is said of one that does not
-    **dict.fromkeys(PORTS, (r"[1-9]\d{0,4}", "is no port number; choose one from 1024 to 65535")),
     "TAG": (
         r"\w[\w.-]{0,99}",
         "cannot be the tag of images; it has at most 100 letters, digits, '_', '.' and '-', and begins with neither "
@@ -44,7 +43,7 @@ RULES = {  # what a value must look like, and what is said of one that does not
     "PYTHONBASE": (r"[\w./:@-]+", "is no name of an image; write it as in PYTHONBASE=python:3.14-slim-trixie"),
     "HOST": (r"[^\s-]\S*", "is no server; write it as in HOST=user@server"),
 }
-NAMES = tuple(dict.fromkeys((*RULES, *PATHS, *ADDRESSES, *OTHERS)))
+NAMES = tuple(dict.fromkeys((*PORTS, *RULES, *PATHS, *ADDRESSES, *OTHERS)))
 
 
 def meant(root: Path, given: Mapping[str, str]) -> dict[str, str]:
@@ -139,5 +138,16 @@ def wrong_with(name: str, value: str) -> str:
     if name == "FILES" and not value.startswith("/"):
         return f"FILES={value} is no full path; write it from / or ~ on, or from ./ for a folder of this checkout"
     pattern, said = RULES.get(name, (".*", ""))
-    right = re.fullmatch(pattern, value, re.ASCII) and (name not in PORTS or int(value) < 65536)
-    return "" if right else f"{name}={value} {said}"
+    return (
+        wrong_with_port(name, value)
+        if name in PORTS
+        else ""
+        if re.fullmatch(pattern, value, re.ASCII)
+        else f"{name}={value} {said}"
+    )
+
+
+def wrong_with_port(name: str, value: str) -> str:
+    """The same on a port, be it of an image of the user's own."""
+    right = re.fullmatch(r"[1-9]\d{0,4}", value, re.ASCII) and int(value) < 65536
+    return "" if right else f"{name}={value} is no port number; choose one from 1024 to 65535"

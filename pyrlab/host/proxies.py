@@ -90,9 +90,14 @@ def write(local: Path, lines: list[str]) -> None:
 
 def stop(project: Project) -> None:
     """Stop the caches; what they hold stays."""
-    compose(project, "rm --stop --force", handing_on(project, {}), "the caches could not be stopped: {}")
-    write(project.root / LOCAL, [])
     volume = f"{project.parameter('PROJECT')}_proxies"
+    there = project.engine.inspect("volume", volume)
+    if there:
+        compose(project, "rm --stop --force", handing_on(project, {}), "the caches could not be stopped: {}")
+    write(project.root / LOCAL, [])
+    if not there:
+        print("there are no caches; make proxies starts them")
+        return
     print(f"the caches are stopped; what they hold stays in the volume {volume} (docker volume rm {volume})")
 
 

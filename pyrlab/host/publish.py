@@ -8,7 +8,7 @@ from pyrlab.host import contents, locks, owner
 from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
 from pyrlab.host.session import Session
-from pyrlab.host.state import NEW, PACKAGES, Image
+from pyrlab.host.state import NEW, PACKAGES, Image, beside
 
 
 def publish(now: Session, images: list[Image], lists: dict[str, str], asked: bool) -> None:
@@ -73,6 +73,6 @@ def note_packages(project: Project, name: str, packages: str) -> list[locks.Chan
 
 
 def sweep(project: Project) -> None:
-    """Remove what a build has written and not published, be it one that was cut short."""
-    left = (project.tag_of(name) + end for name in reversed(project.table) for end in (NEW, PACKAGES))
+    """Remove what a build of this checkout has written and not published, be it one that was cut short."""
+    left = (beside(project, name) + end for name in reversed(project.table) for end in (NEW, PACKAGES))
     project.engine.run("image", "rm", *left, check=False)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pyrlab.host.bake import wait_for
 from pyrlab.host.base import archive as debian
 from pyrlab.host.base import bootstrap
 from pyrlab.host.online import build_environment, check
@@ -45,5 +45,5 @@ def alone(project: Project) -> Iterator[None]:
     """Let one build of this checkout run at a time, as `make -j pylab rlab` starts two."""
     project.cache.mkdir(exist_ok=True)
     with (project.cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for(lock, "command in this checkout")
         yield

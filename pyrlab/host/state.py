@@ -10,12 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pyrlab.host import locks, store
+from pyrlab.host import locks, owner, store
 from pyrlab.host.project import Project
 from pyrlab.model import locked
 from pyrlab.model.problem import Problem
 
-NEW = ".new"  # ends the tag of what is built until everything is
+NEW = ".new"  # ends the tag of what is built beside an image until everything is
 PACKAGES = ".packages"  # ends that of what an image is finished on
 RECORDS = "built.json"  # in the cache: what images were made of; what decides whether to build is no part of one
 
@@ -31,6 +31,7 @@ class Image:
 
     name: str
     place: str  # its name in the engine's store
+    beside: str  # how the names begin that this checkout gives it until then
     inputs: dict[str, str]
     parent: Image | None
     before: dict[str, Any] | None  # what the engine knows of the one that there is
@@ -41,7 +42,7 @@ class Image:
     @property
     def tag(self) -> str:
         """Where it is now: until all images are built, the new one is beside the one before."""
-        return self.place + (NEW if self.new else "")
+        return self.beside + NEW if self.new else self.place
 
     @property
     def stored(self) -> dict[str, Any] | None:
@@ -60,13 +61,18 @@ def wanted(project: Project, names: list[str]) -> list[str]:
     return [name for name in table if name in needed]
 
 
+def beside(project: Project, name: str) -> str:
+    """How the names begin of what is built to be an image: others may build one of the same name meanwhile."""
+    return f"{project.tag_of(name)}.{owner.mark(project)}"
+
+
 def survey(project: Project, names: list[str], python: str) -> list[Image]:
     """The images `names`, parents first, as they are, and what they would be made of now."""
     found: dict[str, Image] = {}
     there = project.images()
     for name in names:
         place, parent = project.tag_of(name), found.get(project.table[name].parent)
-        found[name] = Image(name, place, inputs_of(project, name), parent, there.get(place))
+        found[name] = Image(name, place, beside(project, name), inputs_of(project, name), parent, there.get(place))
         if not parent:
             found[name].inputs["Python image"] = python
     return [*found.values()]

@@ -15,6 +15,7 @@ from pyrlab.host import locks
 from pyrlab.host.base import archive, choose_python
 from pyrlab.host.build import build
 from pyrlab.host.contents import LISTS, layer_sizes, spellings, write_list
+from pyrlab.host.lab import tell_of_old
 from pyrlab.host.locking import make_locks, stale_locks
 from pyrlab.host.project import Project, run_main
 from pyrlab.host.session import alone, session
@@ -59,6 +60,7 @@ def upgrade(project: Project, packages: list[str]) -> None:
     pulled = bytes_to_pull(project, there)
     if changes or pulled:
         print(f"to be pulled by those who have the images of before: {megabytes(pulled)}")
+    tell_of_old(project)
 
 
 def named(project: Project, package: str) -> set[str]:

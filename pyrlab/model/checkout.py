@@ -148,4 +148,4 @@ def write(texts: dict[str, str], folder: Path) -> None:
 
 def without_passwords(text: str) -> str:
     """A list's text in which no address has a user and a password."""
-    return re.sub(r"(?<=[a-z]://)(?<!ssh://)[^/\s@]+@", "", text)
+    return re.sub(r"(?<=[a-z]://)(?<!ssh://)[^/\s]+@", "", text, flags=re.IGNORECASE)

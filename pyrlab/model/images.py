@@ -17,6 +17,12 @@ BUDGET = 100  # layers of an image: engines take 127, and who builds upon it nee
 OWN = 2  # layers that an image has besides those of its lists
 LEAST = {"Debian": 2, "Python": 1, "R": 4}  # layers, by ecosystem: one is dpkg's state, and most of R's are Debian's
 NAME = r"[a-z0-9]+([_-][a-z0-9]+)*"  # of an image, as engines have it, and without a point, as TOML has its keys
+# What make does besides: no image can be called so.
+TARGETS = (
+    *("help", "doctor", "engine", "engine-ready", "build", "build_base", "build_rbase", "stop", "list", "lock"),
+    *("outdated", "upgrade", "manifest", "diff", "sbom", "tunnel", "proxies", "stop_proxies", "test", "check", "prove"),
+    *("lint", "bench", "clean"),
+)
 TABLES: dict[str, dict[str, type]] = {
     "lists": {"file": str, "ecosystem": str, "layers": int, "lock": str, "besides": str},
     "images": {"lists": list, "parent": str, "port": str, "default": bool},
@@ -196,6 +202,8 @@ def wrong_entry(
 
 def wrong_image(image: Image, images: Table) -> tuple[str, str] | None:
     """What is wrong with an image beside the others, and the key that it is about."""
+    if image.name in TARGETS:
+        return f"make {image.name} does something else; give the image another name", ""
     family = images.lineage(image.name)
     for parent in family[:-1]:
         if twice := [each.name for each in image.lists if each in parent.lists]:

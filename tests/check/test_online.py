@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bare import copy_parts
 from pyrlab.host import online, proxies
 from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
+from pyrlab.model.checkout import without_passwords
 from pyrlab.model.problem import Problem
 from pyrlab.steps import network
 from servers import serve_files
@@ -152,3 +154,13 @@ def test_certificates(tmp_path: Path) -> None:
 def test_parameters_agree() -> None:
     """What make takes is what a build step is told."""
     assert online.PARAMETERS == network.PARAMETERS
+
+
+@pytest.mark.parametrize(("scheme", "password"), [("HTTPS", "s3cret"), ("https", "s3c@ret")])
+def test_a_password_in_a_list(scheme: str, password: str, tmp_path: Path) -> None:
+    """A password in an address gets online, but never into a lock, however the address is written."""
+    line = f"--extra-index-url {scheme}://jane:{password}@host.example/simple\n"
+    assert without_passwords(line) == f"--extra-index-url {scheme}://host.example/simple\n"
+    checkout = copy_parts(tmp_path / "pyrlab")
+    (checkout / "requirements.txt").write_text(line)
+    assert online.netrc(Project(checkout, {})) == f"machine host.example login jane password {password}\n"

@@ -61,6 +61,12 @@ def test_an_image_of_a_users_own() -> None:
     assert (found["lab"].lists[0].lock, found["lab"].default) == ("wheels", True)
 
 
+def test_what_make_does_besides() -> None:
+    """No image can be called as something else that make does: it would be done in its place."""
+    phony = (ROOT / "Makefile").read_text().replace("\\\n", "").partition("\n.PHONY: ")[2].partition("\n")[0]
+    assert {*re.sub(r"\$\([^)]*\)", "", phony).split()} == {*images.TARGETS}
+
+
 def test_the_shipped_table() -> None:
     """The images that README tells of are there, parents first, each lab with a port of its own."""
     found = CHECKOUT.table
@@ -116,6 +122,7 @@ def test_the_shipped_table() -> None:
         ("[images.lab]", "[images.Lab]",
          "line 16: Lab cannot be the name of an image; "
          "it has small letters and digits, and single '_' and '-' between them"),
+        ("[images.lab]", "[images.test]", "line 16: make test does something else; give the image another name"),
         ("[images.lab]", "[images.my.lab]",
          "line 16: [images.my] has lab, which means nothing; it may have lists, parent, port, default"),
         ("[images.lab]", '[ images . "my lab" ]  # mine',

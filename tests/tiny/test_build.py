@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from checkout import CHANGED, CHECKOUT, NAMES, TINY, docker, layers, run_make, state, tagged
+from checkout import CHANGED, CHECKOUT, NAMES, TINY, docker, layers, remove_images, run_make, state, succeeded, tagged
 from pyrlab.host import store
 
 CHANGE = f"{TINY}-change"  # the tag of images that these tests rebuild
@@ -99,3 +99,16 @@ def test_what_a_change_costs(name: str, count: int) -> None:
 def test_what_was_added_works(name: str, command: list[str]) -> None:
     """What the lists name is there after the build."""
     docker("run", "--rm", f"{name}:{CHANGED}", *command)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_whatever_docker_is_set_to(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another builder, another platform, settings that docker cannot read: what is built is this engine's own."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    docker("buildx", "create", "--name", "elsewhere", "--driver", "docker-container", "--use")
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/s390x")
+    (tmp_path / "config.json").write_text("not JSON")  # of which docker warns whatever it is asked
+    try:
+        succeeded(run_make(checkout, "build_pylab", TAG=f"{TINY}-set"))
+    finally:
+        remove_images(f"{TINY}-set")

@@ -24,6 +24,8 @@ from checkout import (
     succeeded,
     write_lists,
 )
+from pyrlab.host import state as state_of
+from pyrlab.host.project import Project
 from servers import free_ports
 
 OWN = f"{PROJECT}-owners"  # prefix of the first one's containers and volumes
@@ -123,3 +125,15 @@ def test_anothers_image(tiny: Path, place: Path) -> None:
     assert f"made in {tiny}, and would be replaced; TAG gives yours a place beside it" in said
     assert state(TINY) == before
     assert "cowsay" not in (checkout / "requirements.lock").read_text()
+
+
+def test_anothers_unfinished_image(tiny: Path, place: Path) -> None:
+    """What one checkout's build has not finished yet is not in the way of another's, which removes its own only."""
+    builders = [copy_checkout(place / name, tiny) for name in ("one", "other")]
+    for checkout in builders:
+        project = Project(checkout, {"TAG": TINY})
+        docker("tag", f"pylab:{TINY}", state_of.beside(project, "pylab") + state_of.NEW)
+    for number, checkout in enumerate(builders, 1):
+        succeeded(make_in(checkout, place / "books")("build"))
+        left = docker("image", "ls", "--format", "{{.Tag}}", "--filter", f"reference=pylab:{TINY}.*").split()
+        assert len(left) == 2 - number

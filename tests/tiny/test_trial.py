@@ -14,6 +14,8 @@ import pytest
 
 from checkout import PROJECT, TINY, Run, docker, remove_lab, run_make, state, succeeded, tagged, users_environment
 from pyrlab.host import trial
+from pyrlab.host.lab import tell_of_old
+from pyrlab.host.project import Project
 from servers import free_ports
 
 OWN = f"{PROJECT}-trial"  # prefix of the labs
@@ -114,12 +116,17 @@ def test_interrupted(checkout: Path, tag: str) -> None:
     assert state(tag) == before
 
 
-def test_replaced_image(checkout: Path, tag: str, make: Callable[..., Run]) -> None:
-    """An image that was replaced while a lab ran goes once the lab runs on the new one."""
-    images = []
+def test_replaced_image(checkout: Path, tag: str, make: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+    """An image that was replaced while a lab ran, which is said, goes once the lab runs on the new one."""
+    images: list[str] = []
+    project = Project(checkout, {**os.environ, "TAG": tag, "PROJECT": OWN})
     for number in range(2):
         with (checkout / "docker/pylab/Dockerfile").open("a") as file:
             file.write(f"LABEL org.pyrlab.test={number}\n")  # so that no other test has the same image
+        succeeded(make("build_pylab", TAG=tag))
+        tell_of_old(project)
+        said = "pylab runs on as it was; make start_pylab goes over to the new image\n"
+        assert capsys.readouterr().out == (said if images else "")
         succeeded(make("start_pylab", TAG=tag))
         images.append(docker("container", "inspect", f"{OWN}-pylab", "--format", "{{.Image}}"))
     assert images[1] == state(tag)["pylab"] != images[0]

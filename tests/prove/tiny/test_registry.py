@@ -32,6 +32,7 @@ from checkout import (
 from host import build_online
 from pyrlab.host import base
 from pyrlab.host.project import Project
+from pyrlab.model.problem import Problem
 from remote import execute
 from servers import free_ports, serve_registry
 
@@ -212,3 +213,20 @@ def test_no_registry(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert base.choose_python(Project(checkout, {**os.environ, **settings}))[0] == "target:debian"
     notice = "pyrlab: no registry answers for 127.0.0.1:1/python:none; starting from Debian's archive instead"
     assert notice in capsys.readouterr().err.splitlines()
+
+
+def test_what_the_registry_has_not(checkout: Path, python_image: str) -> None:
+    """A Python that the registry has not is said to be missing: no other takes its place."""
+    name = f"{python_image.rpartition(':')[0]}:none"
+    with pytest.raises(Problem, match=f"^PYTHONBASE={re.escape(name)} cannot be had: .*not found$"):
+        base.choose_python(Project(checkout, {**os.environ, "TAG": "none", "PYTHONBASE": name}))
+
+
+def test_a_python_by_its_digest(said: str, checkout: Path, python_image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever names a digest goes on with what is built from it, without the registry."""
+    assert said
+    label = json.loads(docker("image", "inspect", f"pyrlab-base:{OWN}", "--format", "{{json .Config.Labels}}"))
+    pinned = label["org.pyrlab.python"]
+    monkeypatch.setattr(base, "pin", lambda engine, name: "")
+    chosen = base.choose_python(Project(checkout, {**os.environ, "TAG": OWN, "PYTHONBASE": pinned}))
+    assert chosen == (f"docker-image://{pinned}", pinned)
