@@ -30,7 +30,7 @@ for package in sys.argv[1:]:
     for module in modules.get(package, ()):
         try:
             importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             errors.append(f"{type(error).__name__}: {error}".splitlines()[0])
     if errors and len(errors) == len(modules[package]):
         print(f"{package}\t{errors[0]}", file=sys.stderr)
@@ -48,7 +48,7 @@ def imported(lines: dict[str, lists.Line]) -> None:
         raise Problem(f"{name} cannot be imported: {problem}", lists.place([lines[name]]))
     if run.returncode:  # it has ended Python itself
         sys.stderr.write(run.stderr)
-        raise Problem("the packages of requirements.txt cannot be imported", words="Python")
+        raise Problem(f"the packages of {next(iter(lines.values())).list} cannot be imported", words="Python")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyrlab.model import lists
@@ -93,10 +93,12 @@ class Cache:
 
     folder: Path
     base_debs: Path
+    there: debs.Versions = field(default_factory=dict)  # Debian's packages of the image's parent
 
     def wheel(self, pin: str, options: list[str]) -> tuple[Path | None, str]:
         """The wheel of the package that the line `pin` names, or the words with which its compilation failed."""
         asked = [line.text for line in lists.read(self.base_debs)]
+        asked += [f"{name} {version}" for name, version in self.there.items() if name.endswith("-dev")]
         key = "\n".join([pin, sys.version, platform.machine(), *sorted(asked)])
         place = self.folder / hashlib.sha256(key.encode()).hexdigest()[:16]
         if not any(place.glob("*.whl")):

@@ -66,7 +66,8 @@ def compile_library(tar: Tar, paths: Collection[str]) -> None:
     for path in [path for path in paths if path.startswith(f"{sys.base_prefix[1:]}/lib/python3")]:
         if re.search(r"/(site-packages|test)/", path) or not path.endswith(".py") or not (PYTHON / path).is_file():
             continue
-        for name, content in wheels.with_bytecode(path, PYTHON / path).items():
+        mtime = int((PYTHON / path).stat().st_mtime)
+        for name, content in wheels.with_bytecode(path, PYTHON / path, mtime).items():
             if name not in there:
                 tar.file(name, content, Mode(0o644))
 
@@ -110,7 +111,7 @@ def r_mark(
     return wheels.digest(" ".join([name, stands_on, *needed, *(piece.key for piece in library.values())]))
 
 
-def python_layers(plan: Plan, stands_on: str) -> tuple[list[oci.Layer], dict[str, Any]]:
+def python_layers(plan: Plan, stands_on: str, there: debs.Versions) -> tuple[list[oci.Layer], dict[str, Any]]:
     """The layers of an image's own Python packages, and what is to be imported of them, with its mark."""
     locks = {name: Lock.read(plan.locks / name) for name, _, _ in plan.wheels}
     wheels.check_python(plan.wheels[-1][0])
@@ -118,7 +119,7 @@ def python_layers(plan: Plan, stands_on: str) -> tuple[list[oci.Layer], dict[str
     pins = {name: pin for each in of_each for name, pin in each.items()}
     own = {name for each in of_each[-plan.own_wheels :] for name in each}
     listed = plan.list("python") / plan.wheels[-1][2]
-    cache = compiled.Cache(CACHE / "compiled", plan.list("base_debs.txt"))
+    cache = compiled.Cache(CACHE / "compiled", plan.list("base_debs.txt"), there)
     packages = wheels.Packages(pins, wheels.options_of(locks.values()), listed, cache)
     empty, found = wheels.pieces(plan.image, packages, CACHE)
     asked = {name: line for name, line in packages.asked().items() if name in own}
@@ -131,13 +132,14 @@ def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
     """The layers of an image's own packages, which are made here, and what is to be checked of them, by ecosystem."""
     own: list[oci.Layer] = []
     lines: dict[str, Any] = {"Python": {}, "R": {}}
-    order, fetched = debs.Order(), None
+    order, fetched, there = debs.Order(), None, debs.installed()
     if plan.debian:
         order = debs.order(plan.locks, [plan.list(path) for path in plan.debian])
     # What may break a package besides what it needs: the parent, the Dockerfile, and what Debian has for the own lists.
     stands_on = " ".join([plan.parent, plan.dockerfile, *(package.sha256 for package in order.packages.values())])
     if plan.r:
-        of_r, fetched = r.order(plan.locks, plan.list(plan.r))
+        own_debian = {name: package.version for name, package in order.packages.items()}
+        of_r, fetched = r.order(plan.locks, plan.list(plan.r), there | own_debian)
         packages, removed = order.packages | of_r.packages, order.removed + of_r.removed
         order = replace(of_r, names=order.names + of_r.names, packages=packages, removed=removed)
     installed = debian.Result()
@@ -148,7 +150,7 @@ def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
         own += layers(installed.packages, "Debian", count, installed.state, installed.folders)
     if plan.own_wheels:
         events.step("Python packages")
-        made, lines["Python"] = python_layers(plan, stands_on)
+        made, lines["Python"] = python_layers(plan, stands_on, there)
         own += made
     if fetched:
         events.step("R packages")
@@ -168,7 +170,8 @@ def main() -> None:
     settings = plan.settings or {"Env": [f"PATH={os.environ['PATH']}"], "Cmd": ["python3"]}
     events.step("layers")
     image = oci.Image.of([*parents, *own], settings, MACHINES.get(platform.machine(), platform.machine()))
-    image.write(archive, plan.name, image.lacking(plan.blobs, plan.chains))
+    lacking = image.lacking(plan.blobs, plan.chains)
+    image.write(archive, plan.name, [layer for layer in lacking if layer.pieces])  # a parent's are in the engine
     for folder in (CACHE / "pieces", debs.ARCHIVES):
         sweep(folder, time.time())
     (archive / "pyrlab.json").write_text(json.dumps({"layers": image.described(), "lines": lines}))

@@ -159,7 +159,8 @@ def fetch(url: str, proxies: dict[str, str] | None = None, agent: str = "pyrlab"
     user, _, place = parts.netloc.rpartition("@")
     request = urllib.request.Request(urlunsplit(parts._replace(netloc=place)), headers={"User-Agent": agent})
     if user:
-        request.add_header("Authorization", f"Basic {base64.b64encode(unquote(user).encode()).decode()}")
+        # Whoever it is redirected to is not told.
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(unquote(user).encode()).decode()}")
     handlers = (urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=trust))
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as answer:

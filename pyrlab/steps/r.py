@@ -497,11 +497,11 @@ class Fetched:
     lock: str  # its name
 
 
-def order(folder: Path, path: Path) -> tuple[debs.Order, Fetched]:
-    """What apt is to install for the list at `path`, and what is fetched besides, as its lock in `folder` has it."""
+def order(folder: Path, path: Path, there: debs.Versions) -> tuple[debs.Order, Fetched]:
+    """What apt is to install for the list at `path` where some is `there`, and what is fetched, as `folder` has it."""
     file = debs.lock_of(folder, [path])
     lock = Lock.read(file)
-    debian = debs.installed() | lock.versions("Debian")
+    debian = there | lock.versions("Debian")
     lines = needed_for(lists.read(path), lock.of("R"))
     names = debian_packages((name for name in lines if name not in lock.of("R")), debian)
     order = debs.Order(names, lock.of("Debian"), file.name, [*lock.removed])
@@ -674,7 +674,7 @@ def cache_key(name: str, fetched: Fetched) -> str:
 CHECK = r"""
 for (name in commandArgs(TRUE)) tryCatch(
     suppressWarnings(suppressPackageStartupMessages(library(name, character.only = TRUE))),
-    error = function(error) cat(name, "\t", gsub("\\s+", " ", conditionMessage(error)), "\n", sep = "")
+    error = function(error) cat("\npyrlab\t", name, "\t", gsub("\\s+", " ", conditionMessage(error)), "\n", sep = "")
 )
 """
 
@@ -682,10 +682,9 @@ for (name in commandArgs(TRUE)) tryCatch(
 def check(lines: dict[str, lists.Line]) -> None:
     """Load every package: R's installers report success for what cannot be loaded."""
     loaded = [name for name in lines if name != "R"]
-    for row in r(CHECK, *loaded).splitlines():
-        name, problem = row.split("\t", 1)
-        if "there is no package called" in problem:
-            problem = "R's names are case-sensitive"
+    rows = (row.split("\t", 2) for row in r(CHECK, *loaded).splitlines() if row.startswith("pyrlab\t"))
+    for _, name, said in rows:
+        problem = "R's names are case-sensitive" if "there is no package called" in said else said
         why = hint(problem) or f" ({problem})"
         raise Problem(f"R cannot load the package '{name}'{why}", place(lines[name], name))
 

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib._bootstrap_external import _code_to_hash_pyc  # type: ignore[attr-defined]  # as py_compile does it
+from importlib._bootstrap_external import _code_to_timestamp_pyc  # type: ignore[attr-defined]  # as py_compile does it
 from multiprocessing import connection, get_context
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -28,7 +28,7 @@ from pyrlab.model import lists
 from pyrlab.model.locked import Lock, Locked, canonical, name_of, reached, requirement
 from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, network, requirements
-from pyrlab.steps.pieces import FOLDER, FORMAT, Mode, Piece, Tar
+from pyrlab.steps.pieces import EPOCH, FOLDER, FORMAT, Mode, Piece, Tar
 from pyrlab.steps.trees import EXCLUDED
 
 UV = ["/pyrlab/tools/uv"]
@@ -259,8 +259,11 @@ def add(tar: Tar, files: Mapping[str, bytes | Path], executable: Collection[str]
         tar.file(name, files[name], Mode(0o775 if name in executable else 0o664, OWNER, GROUP))
 
 
-def with_bytecode(name: str, file: Path) -> dict[str, bytes | Path]:
-    """A file, and where it is a module of Python in a library, its bytecode, which is the same wherever it is made."""
+def with_bytecode(name: str, file: Path, mtime: int = EPOCH) -> dict[str, bytes | Path]:
+    """A file, and where it is a module of Python in a library, its bytecode, which is the same wherever it is made.
+
+    Python takes it for as long as the file is of the time `mtime`, which the image has it as: who edits one is heard.
+    """
     if not name.endswith(".py") or "/lib/" not in name:
         return {name: file}
     content = file.read_bytes()
@@ -268,7 +271,7 @@ def with_bytecode(name: str, file: Path) -> dict[str, bytes | Path]:
         code = compile(content, f"/{name}", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError):  # as templates of modules are
         return {name: content}
-    bytecode = _code_to_hash_pyc(code, importlib.util.source_hash(content), False)
+    bytecode = _code_to_timestamp_pyc(code, mtime, len(content))
     return {name: content, importlib.util.cache_from_source(name): bytes(bytecode)}
 
 
@@ -297,7 +300,7 @@ def make(job: tuple[Path, Path]) -> None:
     found: dict[str, bytes | Path] = {}
     executable: set[str] = set()
     for name in rows(record):
-        if EXCLUDED.match(f"/{name}") or name.endswith(".pyc"):
+        if EXCLUDED.match(f"/{name}") or "/__pycache__/" in name:
             continue
         own = f"/{name}" == str(record)
         new = {name: record_of(record)} if own else with_bytecode(name, Path(f"/{name}"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pyrlab.model.lists import Line
 from pyrlab.model.locked import Locked
-from pyrlab.steps import debian, grouping, image, r
+from pyrlab.steps import check, debian, grouping, image, r
 from pyrlab.steps.pieces import FOLDER, Mode, Piece, Tar, opened
 
 
@@ -105,3 +107,24 @@ def test_when_a_package_of_r_is_loaded_again(tmp_path: Path) -> None:
         assert mark(name, libfribidi0="other") == mark(name)
         assert mark(name, parent="other") != mark(name)
         assert mark(name, fetched="2") != mark(name)
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        ({"works": "", "setup": "raise SystemExit('usage: setup.py')"}, ""),  # as packages that forgot to leave it out
+        ({"own": "import sys; sys.exit(0)"}, "own\tSystemExit: 0\n"),
+        ({"own": "import nothing_such"}, "own\tModuleNotFoundError: No module named 'nothing_such'\n"),
+    ],
+)
+def test_what_can_be_imported(modules: dict[str, str], said: str, tmp_path: Path) -> None:
+    """A package of which a module works, works; one that ends Python does not, and hides no other that is broken."""
+    about = tmp_path / "own-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1.0\n")
+    (about / "RECORD").write_text("".join(f"{name}.py,,\n" for name in modules))
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    command = [sys.executable, "-c", check.IMPORTS, "own"]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (run.stderr, bool(run.returncode)) == (said, bool(said))

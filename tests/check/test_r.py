@@ -278,3 +278,13 @@ def test_a_branch_moves_on(cran: WebServer, tmp_path: Path, monkeypatch: pytest.
     assert resolve(cran.url, line, locked=locked).fetched["own"] == first
     assert versions(resolve(cran.url, line)) == {"own": "0.2"}
     assert versions(resolve(cran.url, "github::somebody/own@" + "a" * 40, locked=locked)) == {"own": "0.1"}
+
+
+def test_what_a_package_prints_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that says something when it is loaded works; of one that does not, R's reason is told."""
+    asked = {name: lists.Line(name, "r_packages.txt", number) for number, name in enumerate(("loud", "gone"), 1)}
+    monkeypatch.setattr(r, "r", lambda code, *names: "This is loud\t1.0\n\npyrlab\tgone\tno such thing\n")
+    with pytest.raises(Problem, match=r"^r_packages.txt line 2: R cannot load the package 'gone' \(no such thing\)$"):
+        r.check(asked)
+    monkeypatch.setattr(r, "r", lambda code, *names: "This is loud\t1.0\n")
+    r.check(asked)

@@ -124,6 +124,7 @@ def test_what_python_takes_of_it(machine: Path) -> None:
     _, found = made(machine, "cache", one={"one.py": MODULE})
     bytecode = contents(found["one"], machine)[f"__pycache__/one.{sys.implementation.cache_tag}.pyc"]
     (machine / "one.py").write_text(MODULE)
+    os.utime(machine / "one.py", (pieces.EPOCH, pieces.EPOCH))  # as it is in the image
     place = Path(importlib.util.cache_from_source(str(machine / "one.py")))
     place.parent.mkdir()
     place.write_bytes(bytecode)
@@ -132,6 +133,8 @@ def test_what_python_takes_of_it(machine: Path) -> None:
     assert run.stdout == "odd\n"
     assert f"code object from '{place}'" in run.stderr
     assert place.read_bytes() == bytecode
+    (machine / "one.py").write_text(MODULE.replace('"odd"', '"new"'))
+    assert subprocess.run(command, cwd=machine, capture_output=True, text=True, check=True).stdout == "new\n"
 
 
 def test_who_may_change_it(machine: Path) -> None:
