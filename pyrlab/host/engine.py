@@ -49,7 +49,14 @@ class Engine:
     @cached_property
     def builder(self) -> str:
         """The builder that is this engine's own: Buildx calls it after the context."""
-        return self.ask("context", "show") or "default"
+        return self.context[0] or "default"
+
+    @cached_property
+    def context(self) -> tuple[str, str]:
+        """The context's name, and the engine's address in it; both empty where docker cannot tell."""
+        shown = self.ask("context", "inspect", "--format", "{{.Name}} {{.Endpoints.docker.Host}}") or ""
+        name, _, address = shown.partition(" ")
+        return name, address
 
     def compose(self, project: str, command: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Run a command of Compose for what compose.yaml has, under the name of a project."""

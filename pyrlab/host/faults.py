@@ -74,7 +74,7 @@ def absent(environment: Mapping[str, str], what: str) -> Finding:
 
 def no_answer(engine: Engine) -> Finding:
     """Why no engine answers: one that does not talk to this user or is elsewhere, one that is ill, none at all."""
-    address = engine.ask("context", "inspect", "--format", "{{.Endpoints.docker.Host}}") or ""
+    _, address = engine.context
     refused = knock(address)
     own = f"unix://{engine.environment.get('XDG_RUNTIME_DIR') or f'/run/user/{os.getuid()}'}/docker.sock"
     if refused and address == f"unix://{SOCKET}" and not engine.environment.get("DOCKER_HOST") and knock(own) is None:

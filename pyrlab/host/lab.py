@@ -119,6 +119,9 @@ class Lab:
     def check(self) -> tuple[int, Path]:
         """The port and the notebooks folder; raises Problem where it could not start with its parameters."""
         machine.chosen(self.project)
+        if (address := self.project.engine.context[1]).startswith("ssh:"):
+            there = f"the engine is on another machine ({address}), which has neither your notebooks nor this port"
+            raise Problem(f"{there}; type make there, and here make tunnel HOST={address.removeprefix('ssh://')}")
         container = self.container
         published = container["NetworkSettings"]["Ports"].values() if container else []
         own = {int(binding["HostPort"]) for bindings in published for binding in bindings or []}

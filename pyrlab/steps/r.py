@@ -545,8 +545,7 @@ MAKEVARS = "".join(
 
 def library(fetched: Fetched, prepare: Callable[[], None], folder: Path) -> dict[str, Piece]:
     """The pieces of what was fetched, by name, in `folder`; where one must be made, `prepare` is called first."""
-    keys = {name: cache_key(name, fetched) for name in fetched.packages}
-    found = {name: Piece(folder / f"r-{key}") for name, key in keys.items()}
+    found = {name: Piece(folder / f"r-{key}") for name, key in cache_keys(fetched).items()}
     missing = [name for name in found if not found[name].exists]
     if not missing:
         return found
@@ -658,17 +657,19 @@ def compiles(archive: bytes) -> bool:
     return sources and "Built" not in description(archive)
 
 
-def cache_key(name: str, fetched: Fetched) -> str:
-    """A digest of all that an installed package is made of: its archive, R, Debian's headers, and what it needs."""
-    package = fetched.packages[name]
+def cache_keys(fetched: Fetched) -> dict[str, str]:
+    """A digest of all that each package is made of, by name: its archive, R, Debian's headers, and what it needs."""
     headers = sorted(pin for pin in fetched.debian.items() if pin[0].endswith("-dev"))
-    total = hashlib.sha256(f"{FORMAT} {fetched.debian.get('r-base-core')} {headers} {package.sha256}".encode())
-    for need in sorted(package.needs):
-        if need in fetched.packages:
-            total.update(cache_key(need, fetched).encode())
-        else:
-            total.update(" ".join(fetched.debian.get(package, "") for package in in_debian(need)).encode())
-    return total.hexdigest()
+    needs = {name: fetched.packages.keys() & {*package.needs} for name, package in fetched.packages.items()}
+    found: dict[str, str] = {}
+    for name in TopologicalSorter(needs).static_order():
+        package = fetched.packages[name]
+        total = hashlib.sha256(f"{FORMAT} {fetched.debian.get('r-base-core')} {headers} {package.sha256}".encode())
+        for need in sorted(package.needs):
+            versions = " ".join(fetched.debian.get(each, "") for each in in_debian(need))
+            total.update(found.get(need, versions).encode())
+        found[name] = total.hexdigest()
+    return found
 
 
 CHECK = r"""

@@ -6,6 +6,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -288,3 +289,16 @@ def test_what_a_package_prints_is_no_problem(monkeypatch: pytest.MonkeyPatch) ->
         r.check(asked)
     monkeypatch.setattr(r, "r", lambda code, *names: "This is loud\t1.0\n")
     r.check(asked)
+
+
+def test_packages_that_need_each_other_many_times() -> None:
+    """Whoever lists a tree of R packages waits no time for what they are known by, and a change is a change above it."""
+
+    def keys(sha256: str) -> dict[str, str]:
+        names = [f"p{number:02}" for number in range(40)]
+        packages = {name: Locked(sha256="a", needs=tuple(names[:number])) for number, name in enumerate(names)}
+        packages["p20"] = replace(packages["p20"], sha256=sha256)
+        return r.cache_keys(r.Fetched(packages, {}, {}, "r_packages.lock"))
+
+    one, other = keys("b"), keys("c")
+    assert [name for name in one if one[name] != other[name]] == [f"p{number}" for number in range(20, 40)]
