@@ -71,7 +71,7 @@ def test_another_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_own_rootless_engine(path: Path, tmp_path: Path) -> None:
     """Where docker looks for root's engine, a user whose own runs is told its address, and none is installed."""
-    script = f"""#!/bin/sh\nif [ "$1" = context ]; then echo unix://{tmp_path}/docker.sock; fi\n"""
+    script = f"""#!/bin/sh\nif [ "$1" = context ]; then echo default unix://{tmp_path}/docker.sock; fi\n"""
     write_script(path / "docker", script)
     (tmp_path / "run").mkdir()
     own = f"{tmp_path}/run/docker.sock"

@@ -292,7 +292,7 @@ def test_what_a_package_prints_is_no_problem(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_packages_that_need_each_other_many_times() -> None:
-    """Whoever lists a tree of R packages waits no time for what they are known by, and a change is a change above it."""
+    """What a tree of R packages is known by takes no time, and a change is one of all that needs it."""
 
     def keys(sha256: str) -> dict[str, str]:
         names = [f"p{number:02}" for number in range(40)]
