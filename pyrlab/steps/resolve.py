@@ -43,6 +43,7 @@ ENVIRONMENTS = [
     for machine in ("x86_64", "aarch64")
     for minor in range(wheels.PYTHON[1], wheels.PYTHON[1] + 6)
 ]
+OTHER_SYSTEM = re.compile("sys_platform|platform_system|os_name")
 EVERYWHERE = re.compile(r" (and|;) sys_platform == 'linux'(?= |$)", re.MULTILINE)
 RESOLVE = Path("/tmp/resolve")
 BOTH = ("jupyter.txt", "requirements.txt")
@@ -101,8 +102,9 @@ def check_indexes(asked: Demands) -> None:
 
 
 def check_markers(packages: list[Package]) -> None:
-    """Say which lines bring nothing."""
-    idle = [p.line for p in packages if p.marker and not any(map(p.marker.evaluate, ENVIRONMENTS))]
+    """Say which lines bring nothing, but for those that say that they are for another system."""
+    conditions = [(p.line, p.marker) for p in packages if p.marker and not OTHER_SYSTEM.search(str(p.marker))]
+    idle = [line for line, marker in conditions if not any(map(marker.evaluate, ENVIRONMENTS))]
     if idle:
         several = "hold" if idle[1:] else "holds"
         events.note(f"brings nothing, since its condition {several} for no Python here", lists.place(idle))
