@@ -25,8 +25,10 @@ import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import Request
 
 from pyrlab.model import events
 from pyrlab.model.problem import Problem
@@ -144,6 +146,17 @@ def index_url(root: str) -> str:
         return root
 
 
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Goes where a server sends it, and tells no other host the password."""
+
+    def redirect_request(self, req: Request, *about: Any) -> Request | None:
+        """The request to make next."""
+        found = super().redirect_request(req, *about)
+        if found and found.host != req.host:
+            found.remove_header("Authorization")
+        return found
+
+
 def fetch(url: str, proxies: dict[str, str] | None = None, agent: str = "pyrlab", timeout: float = 20) -> bytes:
     """The content at `url`, through `proxies` by scheme or those of the environment; raises OSError.
 
@@ -157,11 +170,10 @@ def fetch(url: str, proxies: dict[str, str] | None = None, agent: str = "pyrlab"
         trust.check_hostname = False
         trust.verify_mode = ssl.CERT_NONE
     user, _, place = parts.netloc.rpartition("@")
-    request = urllib.request.Request(urlunsplit(parts._replace(netloc=place)), headers={"User-Agent": agent})
+    request = Request(urlunsplit(parts._replace(netloc=place)), headers={"User-Agent": agent})
     if user:
-        # Whoever it is redirected to is not told.
-        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(unquote(user).encode()).decode()}")
-    handlers = (urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=trust))
+        request.add_header("Authorization", f"Basic {base64.b64encode(unquote(user).encode()).decode()}")
+    handlers = (Redirects(), urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=trust))
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as answer:
             return bytes(answer.read())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,29 @@ def test_a_password_in_a_list(scheme: str, password: str, tmp_path: Path) -> Non
     checkout = copy_parts(tmp_path / "pyrlab")
     (checkout / "requirements.txt").write_text(line)
     assert online.netrc(Project(checkout, {})) == f"machine host.example login jane password {password}\n"
+
+
+def test_a_password_stays_with_its_host(tmp_path: Path) -> None:
+    """Where a server sends a build on to another, that one is not told the first one's password."""
+    told: dict[str, str | None] = {}
+    (tmp_path / "archive").write_text("content")
+    with serve_files(tmp_path) as other:
+
+        class Sending(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                told[self.path] = self.headers["Authorization"]
+                self.send_response(200 if self.path == "/there" else 302)
+                self.send_header("Location", f"{other.url}/archive" if self.path == "/away" else "/there")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Sending) as server, ThreadPoolExecutor(1) as beside:
+            beside.submit(server.serve_forever, 0.05)
+            try:
+                place = f"http://jane:s3cret@127.0.0.1:{server.server_address[1]}"
+                assert network.fetch(f"{place}/away", {}) == b"content"
+                network.fetch(f"{place}/here", {})
+            finally:
+                server.shutdown()
+    assert told == dict.fromkeys(["/away", "/here", "/there"], "Basic amFuZTpzM2NyZXQ=")
+    assert "Authorization" not in other.headers

@@ -75,11 +75,12 @@ def serve_registry(folder: Path) -> Iterator[tuple[str, Path]]:
 
 @dataclass
 class WebServer:
-    """A running web server: its address, what it was asked for, and by whom."""
+    """A running web server: its address, what it was asked for, by whom, and with which headers."""
 
     url: str = ""
     paths: list[str] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
+    headers: set[str] = field(default_factory=set)
 
 
 @contextmanager
@@ -112,6 +113,7 @@ def serve_files(
         def log_message(self, *words: object) -> None:
             running.paths.append(self.path)
             running.agents.add(self.headers["User-Agent"])
+            running.headers |= {*self.headers}
 
     with ThreadingHTTPServer((host, 0), functools.partial(Handler, directory=str(folder))) as server:
         running.url = f"http{'s' if trust else ''}://{host}:{server.server_address[1]}"
