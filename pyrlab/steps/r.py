@@ -683,9 +683,15 @@ for (name in commandArgs(TRUE)) tryCatch(
 def check(lines: dict[str, lists.Line]) -> None:
     """Load every package: R's installers report success for what cannot be loaded."""
     loaded = [name for name in lines if name != "R"]
-    rows = (row.split("\t", 2) for row in r(CHECK, *loaded).splitlines() if row.startswith("pyrlab\t"))
-    for _, name, said in rows:
-        problem = "R's names are case-sensitive" if "there is no package called" in said else said
+    try:
+        said = r(CHECK, *loaded)
+    except subprocess.CalledProcessError as error:  # a package has ended R itself
+        print(error.stdout)
+        what = f"the packages of {next(iter(lines.values())).list} cannot be loaded"
+        raise Problem(what, words="R") from error
+    rows = (row.split("\t", 2) for row in said.splitlines() if row.startswith("pyrlab\t"))
+    for _, name, reason in rows:
+        problem = "R's names are case-sensitive" if "there is no package called" in reason else reason
         why = hint(problem) or f" ({problem})"
         raise Problem(f"R cannot load the package '{name}'{why}", place(lines[name], name))
 
