@@ -686,7 +686,7 @@ def check(lines: dict[str, lists.Line]) -> None:
     try:
         said = r(CHECK, *loaded)
     except subprocess.CalledProcessError as error:  # a package has ended R itself
-        print(error.stdout)
+        print(error.stderr)
         what = f"the packages of {next(iter(lines.values())).list} cannot be loaded"
         raise Problem(what, words="R") from error
     rows = (row.split("\t", 2) for row in said.splitlines() if row.startswith("pyrlab\t"))
