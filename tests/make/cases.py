@@ -25,7 +25,7 @@ from servers import serve_files, zip_wheel
 
 TOOLS = "".join(path.read_text() for path in (ROOT / "pyrlab").rglob("*.py"))
 PHASES = re.findall(r'events\.step\("([^"]+)"\)', TOOLS)
-STEPS = "|".join([bake.WAITING, *(words for _, words in progress.STEPS), *PHASES])
+STEPS = "|".join([f"{bake.WAITING} .*", *(words for _, words in progress.STEPS), *PHASES])
 PROGRESS = rf"^(make: \*\*\*.*|\S+ +({STEPS}))\n"
 OWN = {"expected", "verify", "served"}  # not copied
 PRIVATE = "reader:canary-password"
