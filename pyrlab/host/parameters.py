@@ -138,13 +138,8 @@ def wrong_with(name: str, value: str) -> str:
     if name == "FILES" and not value.startswith("/"):
         return f"FILES={value} is no full path; write it from / or ~ on, or from ./ for a folder of this checkout"
     pattern, said = RULES.get(name, (".*", ""))
-    return (
-        wrong_with_port(name, value)
-        if name in PORTS
-        else ""
-        if re.fullmatch(pattern, value, re.ASCII)
-        else f"{name}={value} {said}"
-    )
+    right = re.fullmatch(pattern, value, re.ASCII)
+    return wrong_with_port(name, value) if name in PORTS else f"{name}={value} {said}" * (not right)
 
 
 def wrong_with_port(name: str, value: str) -> str:

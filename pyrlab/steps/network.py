@@ -152,7 +152,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Request, *about: Any) -> Request | None:
         """The request to make next."""
         found = super().redirect_request(req, *about)
-        if found and found.host != req.host:
+        if found and urlsplit(found.full_url).netloc != urlsplit(req.full_url).netloc:
             found.remove_header("Authorization")
         return found
 
