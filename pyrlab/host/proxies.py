@@ -91,14 +91,11 @@ def write(local: Path, lines: list[str]) -> None:
 def stop(project: Project) -> None:
     """Stop the caches; what they hold stays."""
     volume = f"{project.parameter('PROJECT')}_proxies"
-    there = project.engine.inspect("volume", volume)
-    if there:
+    if there := project.engine.inspect("volume", volume):
         compose(project, "rm --stop --force", handing_on(project, {}), "the caches could not be stopped: {}")
     write(project.root / LOCAL, [])
-    if not there:
-        print("there are no caches; make proxies starts them")
-        return
-    print(f"the caches are stopped; what they hold stays in the volume {volume} (docker volume rm {volume})")
+    stopped = f"the caches are stopped; what they hold stays in the volume {volume} (docker volume rm {volume})"
+    print(stopped if there else "there are no caches; make proxies starts them")
 
 
 def main(project: Project) -> None:
