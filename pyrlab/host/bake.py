@@ -37,8 +37,13 @@ USED_UP = re.compile(rf"{STEPS}|/pyrlab/((archive|manifest|files|lock)/|files.sh
 LAYER = "from local"  # what it says of an image's, in the classic store; in the other one nothing
 IN_USE = re.compile(r"^Reclaimable:\s+false", re.MULTILINE)  # by a build
 MANY = 120  # layers that builds started from, after which that is removed: it takes some 20 ms a layer
+SERVER = ("version", "--format={{.Server.Version}}")
+LOOKUPS = 6000  # of 1 ms, that an engine before 27.4 may be given to do when it starts; it gives itself 20 s
+LONG = 20  # records one upon the other, which images of pyrlab's have and few others
 WAITING = "waiting for another"
 PAUSE = 5  # seconds, for what keeps it busy to get on
+
+Records = dict[str, tuple[str, set[str]]]  # of BuildKit's cache, by id: the text about each, and the ids of its parents
 
 
 def bake(
@@ -62,7 +67,11 @@ def bake(
     merged = {**project.environment, **environment, "BUILDX_NO_DEFAULT_LOAD": "1", "BUILDX_GIT_INFO": "false"}
     pipe = subprocess.PIPE if take else None
     command, streams = [*BAKE, target], {"stdout": pipe, "stderr": subprocess.PIPE}
-    with turn(project.engine, layers), project.engine.open(*command, environment=merged, **streams) as process:
+    with (
+        turn(project.engine, layers),
+        tempfile.TemporaryDirectory(dir=project.cache) as left,  # by Buildx: what bake.hcl has of Dockerfiles
+        project.engine.open(*command, environment={**merged, "TMPDIR": left}, **streams) as process,
+    ):
         assert process.stderr is not None
         with ThreadPoolExecutor(1) as beside:
             taken = beside.submit(take, process.stdout) if take and process.stdout else None
@@ -116,13 +125,29 @@ def forget_steps(engine: Engine) -> bool:
 
     It would fill the disk until BuildKit's own bound. And when they start, engines before 27.4 look up each layer once
     for each one above it, and give up after 20 s (moby/moby#48569): some eight images of sixty layers are too many.
+    Where other builds on such images, by Dockerfiles with FROM pylab, come near it, what it keeps of these goes, too.
     """
     shown = engine.run("buildx", "du", "--verbose", check=False)
     if IN_USE.search(shown):
         return False
     with suppress(Problem):
-        prune(engine, used_up(shown))
+        names = used_up(shown)
+        if (long := too_long(cache_records(shown), names)) and re.match("2[0-7][.]", engine.ask(*SERVER) or ""):
+            names |= long
+        prune(engine, names)
     return True
+
+
+def too_long(records: Records, gone: Collection[str]) -> set[str]:
+    """The records of chains of many layers, if all that are not `gone` come to LOOKUPS, else none."""
+    chains = []
+    for name in records.keys() - gone:
+        chain = [name]
+        while above := records[chain[-1]][1] & records.keys():
+            chain.append(min(above))
+        chains.append(chain)
+    found = {name for chain in chains if len(chain) > LONG for name in chain}
+    return found if sum(map(len, chains)) > LOOKUPS else set()
 
 
 def prune(engine: Engine, names: Collection[str]) -> None:
@@ -135,9 +160,9 @@ def prune(engine: Engine, names: Collection[str]) -> None:
         engine.run("buildx", "prune", "--all", "--force", f"--filter=id=/^({ids})/")
 
 
-def cache_records(shown: str) -> dict[str, tuple[str, set[str]]]:
-    """The records of BuildKit's cache that buildx shows, by id: the text about each, and the ids of its parents."""
-    found: dict[str, tuple[str, set[str]]] = {}
+def cache_records(shown: str) -> Records:
+    """The records of BuildKit's cache that buildx shows."""
+    found: Records = {}
     for record in re.split(r"^ID:\s+", shown, flags=re.MULTILINE)[1:]:
         name, *parents = re.findall(r"\b[a-z0-9]{25}\b", record)
         found[name] = record, {*parents}

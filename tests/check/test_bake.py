@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from bare import write_script
 from pyrlab.host import bake
+from pyrlab.host.engine import Engine
 from pyrlab.host.progress import Progress
 from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
@@ -24,8 +26,10 @@ def stumbling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
     """A checkout where every build ends with $WORDS, waits for no other of this user, and is noted."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(bake, "PAUSE", 0)
-    write_script(tmp_path / "docker", '#!/bin/sh\necho $2 >>asked; echo "$WORDS" >&2; exit 1\n')
-    return Project(tmp_path, {"PATH": f"{tmp_path}", "WORDS": LATE})
+    (tmp_path / ".cache").mkdir()
+    script = 'echo $2 >>asked; [ "$2" != bake ] || echo FROM scratch >$TMPDIR/Dockerfile; echo "$WORDS" >&2; exit 1'
+    write_script(tmp_path / "docker", f"#!/bin/sh\n{script}\n")
+    return Project(tmp_path, {"PATH": str(tmp_path), "TMPDIR": str(tmp_path), "WORDS": LATE})
 
 
 def asked(project: Project) -> list[str]:
@@ -38,6 +42,13 @@ def test_all_is_there(stumbling: Project) -> None:
     with Progress([], stumbling.root / "log") as progress:
         bake.bake(stumbling, "pylab", progress, {}, done=lambda: True)
     assert asked(stumbling).count("bake") == 1
+
+
+def test_nothing_is_left(stumbling: Project) -> None:
+    """Of what Buildx puts among the temporary files nothing stays."""
+    with Progress([], stumbling.root / "log") as progress:
+        bake.bake(stumbling, "pylab", progress, {}, done=lambda: True)
+    assert not [*stumbling.root.rglob("Dockerfile")]
 
 
 @pytest.mark.parametrize(("words", "times"), [(LATE, 3), (PRUNED, 3), (UNKNOWN, 1)])
@@ -55,3 +66,32 @@ def test_what_builds_leave(stumbling: Project) -> None:
         with bake.turn(stumbling.engine, layers):
             looked.append(asked(stumbling).count("du"))
     assert looked == [1, 1, 2, 2, 3]
+
+
+def chain(name: str, length: int) -> dict[str, str]:
+    """Records of BuildKit's cache, each with the one that it rests on: an image's layers, and a step."""
+    ids = [f"{name}{number:02}".ljust(25, "0") for number in range(length)]
+    return dict(zip(ids, ["", *ids], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("version", "images", "removed"),
+    [("26.1.5+dfsg1", 4, True), ("26.1.5+dfsg1", 3, False), ("28.5.2", 4, False)],
+    ids=["many", "few", "a newer engine"],
+)
+def test_what_other_builds_leave(tmp_path: Path, version: str, images: int, *, removed: bool) -> None:
+    """Of builds on many images with many layers nothing stays that would keep an old engine from starting again."""
+    long = {name: parent for image in range(images) for name, parent in chain(f"long{image}", 62).items()}
+    records = {**long, **chain("short", 12)}
+    shown = "".join(
+        f"ID:\t\t{name}\nParent:\t\t{parent}\nReclaimable:\ttrue\nType:\t\tregular\n\n"
+        for name, parent in records.items()
+    )
+    (tmp_path / "shown").write_text(shown)
+    script = f'case "$*" in version*) echo {version} ;; *du*) cat shown ;; *) echo "$*" >>pruned ;; esac'
+    write_script(tmp_path / "docker", f"#!/bin/sh\n{script}\n")
+    (tmp_path / "cat").symlink_to("/bin/cat")
+    assert bake.forget_steps(Engine(tmp_path, {"PATH": str(tmp_path)}))
+    pruned = tmp_path / "pruned"
+    asked_for = re.findall(r"\b(?:long|short)\w+", pruned.read_text()) if pruned.exists() else []
+    assert {*asked_for} == ({name[:8] for name in long} if removed else set())

@@ -146,39 +146,72 @@ def test_no_root(path: Path) -> None:
     assert (run.returncode, run.stderr) == (1, f"pyrlab: {said}, then try again\n")
 
 
-@pytest.mark.skipif(
-    not Path("/etc/debian_version").exists() or Path("/run/systemd/system").exists(),
-    reason="this needs Debian or Ubuntu without systemd",
+BUILD_CACHE = (
+    "pyrlab: the engine gives up looking through its build cache, which engines before 27.4 do where it has many "
+    "layers (moby/moby#48569); the cache is removed, the images stay\n"
 )
-@pytest.mark.parametrize(
-    ("word", "starts", "said"),
-    [
-        (
-            "failed to start daemon: no such thing",
-            1,
-            "ends as soon as it is started: failed to start daemon: no such thing",
-        ),
-        (
-            "context deadline exceeded",
-            3,
-            "gives up looking through its build cache, which engines before 27.4 do where it has many layers "
-            "(moby/moby#48569); update it, or remove the cache, then try again: rm -r /var/lib/docker/buildkit",
-        ),
-    ],
-    ids=["anything", "its cache"],
-)
-def test_engine_that_ends(path: Path, tmp_path: Path, word: str, starts: int, said: str) -> None:
-    """An engine that ends is started again only where that may help, and what it ends of is said."""
+LEASES = ("06y3rdtwyr4k3zxxhdlz17g5r", "06y3rdtwyr4k3zxxhdlz17g5r-variants")  # as BuildKit names its own
+
+
+@pytest.fixture
+def ending(path: Path, tmp_path: Path) -> Path:
+    """PATH of a machine whose engine is absent, and ends when it is started; what root would do there is written."""
     write_script(path / "id", "#!/bin/sh\necho 0\n")
-    write_script(path / "docker", "#!/bin/sh\nexit 1\n")
-    write_script(path / "setsid", f'#!/bin/sh\necho start >>{tmp_path}/starts\nexec "$@"\n')
-    write_script(path / "dockerd", f"#!/bin/sh\necho {word} >&2\nexit 1\n")
+    write_script(path / "docker", f"#!/bin/sh\ntest -e {tmp_path}/started\n")
+    write_script(path / "setsid", f'#!/bin/sh\necho start >>{tmp_path}/done\nexec "$@"\n')
     (path / "sh").unlink()  # which writes, as tail reads, the log of this machine's engine
     write_script(path / "sh", f'#!/bin/sh\nexec /bin/sh "$1" "$2" {tmp_path}/log\n')
     write_script(path / "tail", f"#!/bin/sh\nexec /usr/bin/tail -n 1 {tmp_path}/log\n")
-    run = run_script(path)
-    assert f"pyrlab: the engine {said}\n" in run.stderr
-    assert (tmp_path / "starts").read_text() == "start\n" * starts
+    write_script(path / "rm", f"#!/bin/sh\necho rm $* >>{tmp_path}/done; : >{tmp_path}/removed\n")
+    names = "\\n".join([*LEASES, "a-pull-under-way"])
+    release = f"shift 6; echo release $* >>{tmp_path}/done"
+    write_script(path / "ctr", f"#!/bin/sh\ncase $* in *list*) printf '{names}\\n' ;; *) {release} ;; esac\n")
+    for tool in ("awk", "sed", "xargs"):
+        (path / tool).symlink_to(f"/usr/bin/{tool}")
+    return path
+
+
+def ends_of(path: Path, words: str, *, for_good: bool) -> None:
+    """Let an engine end with these words; unless it is for good, until its build cache is gone."""
+    folder = path.parent
+    healthy = "false" if for_good else f"test -e {folder}/removed"
+    script = f"if {healthy}; then : >{folder}/started; exec sleep 2; fi; echo {words} >&2; exit 1"
+    write_script(path / "dockerd", f"#!/bin/sh\n{script}\n")
+
+
+without_systemd = pytest.mark.skipif(
+    not Path("/etc/debian_version").exists() or Path("/run/systemd/system").exists(),
+    reason="this needs Debian or Ubuntu without systemd",
+)
+
+
+@without_systemd
+def test_engine_that_ends(ending: Path, tmp_path: Path) -> None:
+    """An engine that ends is not started again, and what it ends of is said."""
+    ends_of(ending, "failed to start daemon: no such thing", for_good=True)
+    run = run_script(ending)
+    said = "pyrlab: the engine ends as soon as it is started: failed to start daemon: no such thing\n"
+    assert (run.returncode, said in run.stderr) == (1, True)
+    assert (tmp_path / "done").read_text() == "start\n"
+
+
+@without_systemd
+def test_engine_that_ends_of_its_cache(ending: Path, tmp_path: Path) -> None:
+    """One whose build cache has too much to look through is started without it, and what that held is let go."""
+    ends_of(ending, "context deadline exceeded", for_good=False)
+    run = run_script(ending)
+    assert (run.returncode, BUILD_CACHE in run.stderr, "ready" in run.stderr) == (0, True, True), run.stderr
+    removed = ["rm -r /var/lib/docker/buildkit", "start", f"release {' '.join(LEASES)}"]
+    assert (tmp_path / "done").read_text().splitlines() == ["start"] * 3 + removed
+
+
+@without_systemd
+def test_engine_that_always_ends(ending: Path, tmp_path: Path) -> None:
+    """Where that does not help either, it is given up."""
+    ends_of(ending, "context deadline exceeded", for_good=True)
+    run = run_script(ending)
+    assert run.returncode == 1
+    assert (tmp_path / "done").read_text().count("start") == 4
 
 
 def test_a_lab_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
