@@ -75,7 +75,7 @@ def build_records(word: str, engine: Callable[..., str] = docker) -> list[str]:
 
 def copy_checkout(copy: Path, source: Path = ROOT) -> Path:
     """Copy a checkout as it is now, with what was bootstrapped and what it knows of its images, but without git."""
-    left_out = (".venv", ".git", "screenshots", "__pycache__", "r-repositories-*", "test-host", "*.tar")
+    left_out = (".venv", ".git", "screenshots", "__pycache__", "r-repositories-*", "test-host", "*.tar", "tmp*")
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*left_out))
     for archive in (source / ".cache").glob("*.tar"):
         (copy / ".cache" / archive.name).hardlink_to(archive)
