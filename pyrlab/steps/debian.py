@@ -31,7 +31,7 @@ from pyrlab.model.locked import reached
 from pyrlab.model.problem import Problem
 from pyrlab.steps import chance, debs, trees
 from pyrlab.steps.pieces import EPOCH, FOLDER, FORMAT, Folders, Mode, Piece, Tar, content_of, decompress, unpack, write
-from pyrlab.steps.trees import EXCLUDED
+from pyrlab.steps.trees import EMPTIED, EXCLUDED, is_left_out
 
 STATUS = "var/lib/dpkg/status"
 EXTENDED = "var/lib/apt/extended_states"  # which packages apt has installed of its own accord
@@ -145,7 +145,7 @@ class Tree:
     def status(self, path: str) -> os.stat_result | None:
         """What the tree has at `path`."""
         within_opt = self.opt and (path == "opt" or path.startswith("opt/"))
-        if self.found is not None and not within_opt and not EXCLUDED.match(f"/{path}"):
+        if self.found is not None and not within_opt and not is_left_out(f"/{path}", folder=False):
             entry = self.found.get(f"/{path}")
             return entry.status if entry else None
         place = f"{self.opt}{path.removeprefix('opt')}" if within_opt else f"{self.root}/{path}"
@@ -246,7 +246,9 @@ def streamed(archive: Path, deb: Deb, parts: Mapping[str, tuple[bytes, int]], fi
                 continue
             listing.append(f"/{name}")
             path = tree.resolved(name)
-            if filters.skips(f"/{name}", member.isdir() or member.issym()) or EXCLUDED.match(f"/{path}"):
+            if filters.skips(f"/{name}", member.isdir() or member.issym()):
+                continue
+            if is_left_out(f"/{path}", folder=member.isdir()):
                 continue
             if {member.uname or "root", member.gname or "root"} != {"root"} or (member.uid, member.gid) != (0, 0):
                 raise Odd  # dpkg knows users by name
@@ -280,7 +282,7 @@ class Shelf:
 
     def piece(self, *made_of: object) -> Piece:
         """The piece that is made of these."""
-        key = hashlib.sha256(json.dumps([FORMAT, *made_of]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([FORMAT, EXCLUDED.pattern, EMPTIED.pattern, *made_of]).encode()).hexdigest()
         return Piece(self.folder / "pieces" / key)
 
     def keep(self, tar: Tar) -> Piece:

@@ -13,12 +13,13 @@ from pathlib import Path
 # scripts, and the components of JupyterHub's own pages for a hub, which runs elsewhere. `/pyrlab` holds what
 # a build step is given.
 EXCLUDED = re.compile(
-    r"/(pyrlab|dev|proc|sys|tmp|run|root|var/(tmp|log|cache|lib/apt/lists))(/|$)"
+    r"/(pyrlab|dev|proc|sys|tmp|run|root|var/(tmp|lib/apt/lists))(/|$)"
     r"|/etc/(machine-id|\.pwd\.lock|[a-z]+-)$"
     r"|/var/lib/dpkg/([a-z]+-old|lock.*|triggers/Lock)$"
     r"|/opt/venv/share/jupyterhub/static/components(/|$)"
     r"|.*\.(js|css)\.map$"
 )
+EMPTIED = re.compile("/var/(log|cache)/")  # but for the folders below, without which a daemon writes no log
 RECORD = re.compile(r"/var/lib/dpkg/info/(.+)\.[a-z0-9]+")  # of a package in dpkg's database
 BYTECODE = re.compile(r"/__pycache__/([^/]+)\.cpython-\d+(\.opt-\d)?\.pyc$")
 
@@ -40,7 +41,7 @@ class Entry:
 
 
 def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str], os.stat_result]]:
-    """Every entry of the tree `root`, with its path and what it is, but for mounts and what is EXCLUDED."""
+    """Every entry of the tree `root`, with its path and what it is, but for mounts and what is left out."""
     device = os.lstat(root).st_dev
     prefix = str(root).rstrip("/")
     pending = [""]
@@ -50,11 +51,17 @@ def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str], os.stat_result]]:
             for item in items:
                 path = f"{folder}/{item.name}"
                 status = item.stat(follow_symlinks=False)
-                if status.st_dev != device or EXCLUDED.match(path):
+                entered = item.is_dir(follow_symlinks=False)
+                if status.st_dev != device or is_left_out(path, folder=entered):
                     continue
                 yield path, item, status
-                if item.is_dir(follow_symlinks=False):
+                if entered:
                     pending.append(path)
+
+
+def is_left_out(path: str, *, folder: bool) -> bool:
+    """Whether an image has no use for a path."""
+    return bool(EXCLUDED.match(path) or (not folder and EMPTIED.match(path)))
 
 
 def scan(root: Path) -> dict[str, Entry]:

@@ -91,7 +91,7 @@ files = [Path(line) for line in unpacked]
 files += [Path(file.locate()).resolve() for distribution in distributions() for file in distribution.files or []]
 missing = [str(file) for file in files if not file.exists() and not file.is_symlink()]
 left_out = re.compile(r"""
-    /usr/share/(doc|info|lintian|locale|man|javascript/mathjax/unpacked)/ | /var/cache/ | .*[.](js|css)[.]map$
+    /usr/share/(doc|info|lintian|locale|man|javascript/mathjax/unpacked)/ | .*[.](js|css)[.]map$
     | /usr/lib/R/library/translations/.*/LC_MESSAGES/ | /usr/lib/R/(site-)?library/[^/]+/po/
     | /opt/venv/share/jupyterhub/static/components/
 """, re.VERBOSE)

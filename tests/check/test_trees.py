@@ -233,6 +233,7 @@ def test_what_differs_by_chance_stays_behind(step: Step) -> None:
         put(step.root / path)
     entries, gone = trees.changed(step.root, trees.scan(step.parent))
     assert all(trees.is_folder(entry) for entry in entries.values())
+    assert "/var/log/apt" in entries  # and so is where a daemon would write
     assert not gone
 
 
