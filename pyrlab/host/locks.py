@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,10 +48,10 @@ class Lock:
         (folder / f"{self.of[-1].lock}.lock").write_text(locked.seal(comment, self.made, self.content))
 
     def versions(self) -> Versions:
-        """The version of every package, and the Python image's digest."""
+        """The version of every package, and the Python image's digest, empty where no registry has told one."""
         found: Versions = {}
         if self.made.on:
-            image, version = re.split(r"@sha256:| (?=\w+$)", self.made.on, maxsplit=1)
+            image, _, version = self.made.on.replace("@sha256:", " ").partition(" ")
             found["image", image] = version[:12]
         for section, packages in locked.Lock.parse(self.content).packages.items():
             for key, package in packages.items():

@@ -66,6 +66,19 @@ def test_read_as_written(lock: locks.Lock, tmp_path: Path) -> None:
     assert first == "# What base_debs.txt resolves to, written by make lock; change the list, not this file."
 
 
+@pytest.mark.parametrize(
+    ("python", "found"),
+    [
+        ("registry.invalid:5000/python:3@sha256:12", {("image", "registry.invalid:5000/python:3"): "12"}),
+        ("Debian 49798b1e671f9f9b", {("image", "Debian"): "49798b1e671f"}),
+        ("python:3.14", {("image", "python:3.14"): ""}),  # with BASE=registry, where the engine alone gets online
+    ],
+)
+def test_the_python_image(python: str, found: dict[tuple[str, str], str]) -> None:
+    """A lock tells which Python image it rests on, be its digest known or not."""
+    assert made("base_debs", "", python=python).versions() == found
+
+
 def test_none_yet(tmp_path: Path) -> None:
     """Where there is no lock, nothing is locked."""
     assert read(tmp_path, "base_debs").versions() == {}
