@@ -179,14 +179,14 @@ def wrong_list(each: List, lists: Collection[str]) -> tuple[str, str] | None:
 
 
 def wrong_entry(
-    name: str, entries: Mapping[str, Any], lists: Collection[str], above: Collection[str]
+    name: str, entries: Mapping[str, Any], lists: Mapping[str, List], above: Collection[str]
 ) -> tuple[str, str] | None:
     """What is wrong with the names of an image, its parent and its lists, and the key that it is about."""
     if not re.fullmatch(NAME, name):
         said = "it has small letters and digits, and single '_' and '-' between them"
         return f"{name} cannot be the name of an image; {said}", ""
-    if missing := [each for each in entries[name]["lists"] if each not in lists]:
-        return f"{name} has the list {missing[0]}, which is not there; the lists are {', '.join(lists)}", "lists"
+    if problem := wrong_lists(name, entries[name]["lists"], lists):
+        return problem, "lists"
     line = [name]
     while (parent := entries.get(line[-1], {}).get("parent", "")) and parent not in line:
         line.append(parent)
@@ -198,6 +198,18 @@ def wrong_entry(
     if parent and parent not in above:
         return f"{name} starts from {parent}, which stands below it; parents come first", "parent"
     return None
+
+
+def wrong_lists(name: str, own: Collection[str], lists: Mapping[str, List]) -> str:
+    """What is wrong with an image's own lists, if anything is."""
+    if missing := [each for each in own if each not in lists]:
+        return f"{name} has the list {missing[0]}, which is not there; the lists are {', '.join(lists)}"
+    for ecosystem in LEAST:  # of several locks, the steps would take the last
+        locks = dict.fromkeys(lists[each].lock for each in own if lists[each].ecosystem == ecosystem)
+        if len(locks) > 1:
+            mend = "write them as one, or give one to its parent"
+            return f"{name} has several lists of {ecosystem} packages, {' and '.join(locks)}; {mend}"
+    return ""
 
 
 def wrong_image(image: Image, images: Table) -> tuple[str, str] | None:

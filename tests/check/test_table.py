@@ -95,6 +95,11 @@ def test_the_shipped_table() -> None:
          "line 18: lab has the list wheel, which is not there; the lists are debs, wheels"),
         ('lists = ["wheels"]', 'lists = ["wheels", "debs"]',
          "line 18: lab has the list debs, which it has from base already"),
+        ('[images.lab]\nparent = "base"\nlists = ["wheels"]',
+         '[lists.more]\nfile = "more.txt"\necosystem = "Python"\nlayers = 1\n'
+         '[images.lab]\nlists = ["wheels", "more"]',
+         "line 21: lab has several lists of Python packages, wheels and more; "
+         "write them as one, or give one to its parent"),
         ('ecosystem = "Python"', 'ecosystem = "python"',
          "line 10: there is no ecosystem python; there are Debian, Python, R"),
         ('ecosystem = "Python"', 'ecosystem = "Python"\nlock = "wheel"',
