@@ -76,8 +76,9 @@ def started_from(image: dict[str, Any] | None) -> str:
 
 def locked_python(project: Project, name: str) -> str:
     """The image `name` with the digest that is locked, empty where it is not."""
-    locked = locks.Lock.read(project.table, project.root, "base_debs").made.on
-    return locked if locked.startswith(f"{name}@") else ""
+    lowest = (each for each in project.table.locks if locks.is_lowest(project.table, each))
+    found = (locks.Lock.read(project.table, project.root, each).made.on for each in lowest)
+    return next((on for on in found if on.startswith(f"{name}@")), "")
 
 
 def pin(engine: Engine, name: str) -> str:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from pyrlab.host import base
+from pyrlab.host import base, locks
 from pyrlab.host.project import Project
+from pyrlab.model.locked import Made
 from pyrlab.model.problem import Problem
 
 
@@ -45,3 +46,14 @@ def test_debian_from_a_registry(elsewhere: Project, monkeypatch: pytest.MonkeyPa
 def test_what_an_image_starts_from(stored: dict[str, object] | None, known: str) -> None:
     """An image tells by its label; one of before there was any, or none, tells nothing."""
     assert base.started_from(stored) == known
+
+
+def test_whatever_lists_are_called(project: Project) -> None:
+    """The Python image is known that the lowest list is locked for, whatever that is called in images.toml."""
+    (project.root / "base_debs.txt").rename(project.root / "own_debs.txt")
+    table = project.root / "images.toml"
+    table.write_text(table.read_text().replace("base_debs", "own_debs"))
+    project = replace(project)  # which has read the table of before
+    assert base.locked_python(project, "python:3") == ""
+    locks.Lock(project.table.locks["own_debs"], Made("1", "2", "python:3@sha256:12"), "").write(project.root)
+    assert base.locked_python(project, "python:3") == "python:3@sha256:12"
