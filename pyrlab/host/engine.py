@@ -118,6 +118,8 @@ class Engine:
 
     def described(self, kind: str, names: Collection[str]) -> list[dict[str, Any]]:
         """What the engine knows of those images, containers or volumes that are there."""
+        if not names:  # of which docker would say how it is called
+            return []
         arguments = (kind, "inspect", *names)
         run = self.call(*arguments)
         errors = [line for line in run.stderr.splitlines() if line.lower().startswith("error")]  # it may warn, too

@@ -50,7 +50,7 @@ def start(project: Project) -> None:
     compose(
         project,
         "up --detach --no-build --pull never --wait --wait-timeout 60",
-        {**lab_environment(project), "PROXY_ADDRESS": given["PIPHOST"], "LAB": next(iter(project.table.labs))},
+        {**lab_environment(project), "PROXY_ADDRESS": given["PIPHOST"], "LAB": next(iter(project.table.labs), "")},
         "the caches did not start ({}); APTPORT and PIPPORT name other ports",
     )
     lines = [f"{name} = {value}" for name, value in given.items()]

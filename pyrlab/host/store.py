@@ -55,11 +55,11 @@ def has(project: Project) -> dict[str, Any]:
     """
     engine, known = project.engine, recall(project, RECORDS)
     if not is_classic(engine):
-        there = {image["Id"] for image in engine.described("image", [*known])} if known else set()
+        there = {image["Id"] for image in engine.described("image", [*known])}
         return {"blobs": sorted({layer["digest"] for each in there for layer in known[each]}), "chains": []}
     present = engine.run("image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}").splitlines()
     ids = {identity for identity, _, name in (line.partition(" ") for line in present) if name in project.table}
-    found = engine.described("image", sorted(ids)) if ids else []  # the same plan each time
+    found = engine.described("image", sorted(ids))  # the same plan each time
     return {"blobs": [], "chains": [image["RootFS"]["Layers"] for image in found]}
 
 

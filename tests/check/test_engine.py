@@ -69,6 +69,11 @@ def test_another_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.mend.startswith("start Docker Desktop or what else you have, or install one, see https://")
 
 
+def test_nobody_is_asked_of_nothing(path: Path) -> None:
+    """Where images.toml has no lab, there is nothing to be said of labs."""
+    assert Engine(path, {"PATH": str(path)}).described("container", []) == []
+
+
 def test_own_rootless_engine(path: Path, tmp_path: Path) -> None:
     """Where docker looks for root's engine, a user whose own runs is told its address, and none is installed."""
     script = f"""#!/bin/sh\nif [ "$1" = context ]; then echo default unix://{tmp_path}/docker.sock; fi\n"""
