@@ -69,10 +69,10 @@ class Engine:
             raise self.failure(arguments, run)
         return run.stdout
 
-    def ask(self, *arguments: str, timeout: float = 20) -> str | None:
+    def ask(self, *arguments: str) -> str | None:
         """The output of a docker command, None where it fails, does not end, or is not there."""
         try:
-            run = self.call(*arguments, timeout=timeout)
+            run = self.call(*arguments, timeout=20)
         except (FileNotFoundError, subprocess.TimeoutExpired):
             return None
         return run.stdout.strip() if run.returncode == 0 else None

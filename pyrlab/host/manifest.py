@@ -11,7 +11,6 @@ import shutil
 import sys
 from typing import Any
 
-from pyrlab.host import locks
 from pyrlab.host.bake import bake
 from pyrlab.host.base import choose_python
 from pyrlab.host.contents import Manifest, manifest_of, own_packages, spellings
@@ -75,7 +74,6 @@ def sbom(project: Project) -> None:
     folder.mkdir(parents=True)
     for name, manifest in manifests(project).items():
         (folder / f"{name}.json").write_text(json.dumps(manifest))
-    locks.stage(project)
     with session(project, *choose_python(project)) as now:
         bake(project, "sbom", now.progress, now.environment)
     print("\n".join(str(path.relative_to(project.root)) for path in sorted(project.root.glob("sbom/*.json"))))
