@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pyrlab.host import owner, parameters
-from pyrlab.host.faults import OLDEST, Finding, is_here, storage, version_of
+from pyrlab.host.faults import OLDEST, Finding, is_classic, is_here, storage, version_of
 from pyrlab.host.lab import Running, check_port, checked_folder, labs
 from pyrlab.host.online import ADDRESSES, without_password
 from pyrlab.host.project import Project, run_main
@@ -35,7 +35,7 @@ def engine(ill: Finding | None, info: dict[str, Any]) -> Iterator[Finding]:
             if found != ill:
                 yield found
     if server:
-        yield Finding("image store", "containerd" if "containerd" in str(info.get("DriverStatus")) else "classic")
+        yield Finding("image store", "classic" if is_classic(info) else "containerd")
     if server and is_here(info) and not (ill and ill.subject == "disk"):
         yield disk(storage(info))
 

@@ -106,10 +106,16 @@ class Engine:
             return {}
         return found
 
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What it says of itself that stays as it is; raises Problem where no engine answers."""
+        found: dict[str, Any] = json.loads(self.run("info", "--format", "{{json .}}"))
+        return found
+
     @property
     def rootless(self) -> bool:
-        """Whether it runs as an ordinary user; raises Problem where no engine answers."""
-        return faults.is_rootless(json.loads(self.run("info", "--format", "{{json .}}")))
+        """Whether it runs as an ordinary user."""
+        return faults.is_rootless(self.about)
 
     def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
         """What the engine knows of an image, container or volume, None where there is none."""

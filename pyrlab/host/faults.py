@@ -139,6 +139,11 @@ def is_rootless(info: dict[str, Any]) -> bool:
     return any("rootless" in option for option in info.get("SecurityOptions") or [])
 
 
+def is_classic(info: dict[str, Any]) -> bool:
+    """Whether an engine has its classic image store, which knows layers by what they unpack to."""
+    return "io.containerd.snapshotter" not in str(info.get("DriverStatus"))
+
+
 def illness_here(engine: Engine, info: dict[str, Any]) -> Finding | None:
     """The same of one on this machine."""
     if not is_rootless(info) and not Path("/sys/class/net/docker0").exists():

@@ -308,7 +308,7 @@ def list_labs(project: Project) -> None:
     engine = project.engine
     names = engine.run("ps", *own_labs(owner.name()), "--format", "{{.Names}}").split()
     memories = {}
-    if engine.run("info", "--format", "{{.CgroupDriver}}").strip() != "none":  # with which they are the machine's
+    if engine.about["CgroupDriver"] != "none":  # with which they are the machine's
         stats = engine.run("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
         memories = dict(line.split("\t", 1) for line in stats)
     found = [Running.of(container) for name in sorted(names) if (container := engine.inspect("container", name))]

@@ -47,8 +47,7 @@ def own(engine: Engine) -> dict[str, str]:
     Linux itself allows, and what is not used is not taken.
     """
     zone = linked(LOCALTIME) or (TIMEZONE.read_text().strip() if TIMEZONE.is_file() else "")
-    memory = int(engine.run("info", "--format", "{{.MemTotal}}"))
-    return {"TZ": zone, "SHM": str(max(1, memory // 2 // UNITS["g"]) * UNITS["g"])}
+    return {"TZ": zone, "SHM": str(max(1, engine.about["MemTotal"] // 2 // UNITS["g"]) * UNITS["g"])}
 
 
 def of(container: dict[str, Any]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import subprocess
@@ -14,7 +13,7 @@ from typing import IO, Any
 
 from pyrlab.host.bake import bake
 from pyrlab.host.engine import Engine
-from pyrlab.host.faults import FULL_DISK
+from pyrlab.host.faults import FULL_DISK, is_classic
 from pyrlab.host.progress import FULL
 from pyrlab.host.project import Project
 from pyrlab.host.session import Session
@@ -22,12 +21,6 @@ from pyrlab.host.session import Session
 Layers = list[dict[str, Any]]  # each with digest, size (bytes), diff_id and about, as pyrlab/steps/oci.py describes it
 RECORDS = "layers.json"  # in the cache: the layers of images that were loaded or read
 MANY = 100  # images to remember
-
-
-@functools.cache
-def is_classic(engine: Engine) -> bool:
-    """Whether the engine has its classic image store, which knows layers by what they unpack to."""
-    return "io.containerd.snapshotter" not in engine.run("info", "--format", "{{json .DriverStatus}}")
 
 
 def recall(project: Project, name: str) -> dict[str, Any]:
@@ -54,7 +47,7 @@ def has(project: Project) -> dict[str, Any]:
     pulled may lack some (moby/moby#49473).
     """
     engine, known = project.engine, recall(project, RECORDS)
-    if not is_classic(engine):
+    if not is_classic(engine.about):
         there = {image["Id"] for image in engine.described("image", [*known])}
         return {"blobs": sorted({layer["digest"] for each in there for layer in known[each]}), "chains": []}
     present = engine.run("image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}").splitlines()
@@ -67,7 +60,7 @@ def layers_of(now: Session, image: str, stored: dict[str, Any]) -> Layers:
     """The layers of an image, as it is `stored`, the lowest first; raises Problem where it cannot be read."""
     project, name = now.project, image.partition(":")[0]
     diff_ids: list[str] = stored["RootFS"]["Layers"]
-    if is_classic(project.engine):  # whose archives name layers by what they unpack to
+    if is_classic(project.engine.about):  # whose archives name layers by what they unpack to
         return [{"digest": each, "size": 0, "diff_id": each, "about": name} for each in diff_ids]
     known: Layers = recall(project, RECORDS).get(stored["Id"], [])
     if [layer["diff_id"] for layer in known] != diff_ids:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from checkout import CHANGED, CHECKOUT, NAMES, TINY, docker, layers, remove_images, run_make, state, succeeded, tagged
-from pyrlab.host import store
+from pyrlab.host import faults, store
 
 CHANGE = f"{TINY}-change"  # the tag of images that these tests rebuild
 
@@ -51,7 +51,7 @@ def test_a_comment(checkout: Path) -> None:
 @pytest.mark.parametrize("name", ["pyrlab-base", "rlab-base"])
 def test_what_is_known_of_a_parent(name: str, tiny: Path, tmp_path: Path) -> None:
     """Make knows a parent's layers as the engine has them, so that the archive of its child can leave them out."""
-    if store.is_classic(CHECKOUT.engine):
+    if faults.is_classic(CHECKOUT.engine.about):
         pytest.skip("the containerd image store is needed, which knows layers by what they are compressed to")
     identity = state(TINY)[name]
     known = json.loads((tiny / ".cache" / store.RECORDS).read_text())[identity]
