@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 from pyrlab.host import owner, parameters
 from pyrlab.host.faults import OLDEST, Finding, is_classic, is_here, storage, version_of
 from pyrlab.host.lab import Running, check_port, checked_folder, labs
-from pyrlab.host.online import ADDRESSES, without_password
+from pyrlab.host.online import without_password
 from pyrlab.host.project import Project, run_main
 from pyrlab.host.ready import checkout_fault
 from pyrlab.model.problem import Problem
+from pyrlab.model.proxies import ADDRESSES
 
 ROOM = 15e9  # bytes that the four default images and their build cache take
 

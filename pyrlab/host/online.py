@@ -16,10 +16,8 @@ from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
 from pyrlab.model.lists import without_comment
 from pyrlab.model.problem import Problem
+from pyrlab.model.proxies import ADDRESSES, PARAMETERS, PROXIES
 
-PROXIES = ("http_proxy", "https_proxy", "no_proxy")
-ADDRESSES = ("APTPROXY", "PIPPROXY", "http_proxy", "https_proxy")
-PARAMETERS = ("APTPROXY", "PIPPROXY", "PIPHOST", *PROXIES)  # as in pyrlab/steps/network.py
 INDEX = ("PIP_INDEX_URL", "PIP_TRUSTED_HOST", "UV_DEFAULT_INDEX", "UV_INSECURE_HOST")
 MOUNTED = ("CERTIFICATES", "CERTIFICATES_AT")
 HANDED_ON = (*PROXIES, *(name.upper() for name in PROXIES), *INDEX, *MOUNTED)  # by compose.yaml, where they are set

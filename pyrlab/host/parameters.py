@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pyrlab.model import proxies
+
 DEFAULTS = {  # as the Makefile has them, where one is empty, or where make does not hand them on
     "TAG": "latest",
     "PROJECT": "pyrlab",
@@ -20,7 +22,7 @@ DEFAULTS = {  # as the Makefile has them, where one is empty, or where make does
     "PIPPORT": "3141",
 }
 PATHS = ("FILES", "CACERT")
-ADDRESSES = ("CRAN", "BIOC", "APTPROXY", "PIPPROXY", "PIPHOST", "http_proxy", "https_proxy")  # may hold a password
+ADDRESSES = ("CRAN", "BIOC", "PIPHOST", *proxies.ADDRESSES)  # may hold a password
 PORTS = ("PORT", "RPORT", "PYRPORT", "TBPORT", "APTPORT", "PIPPORT")
 OTHERS = ("TZ", "SHM", "no_proxy", "SSH_OPTIONS", "P", "A", "B")  # which may be anything, or are looked at elsewhere
 

@@ -32,12 +32,10 @@ from urllib.request import Request
 
 from pyrlab.model import events
 from pyrlab.model.problem import Problem
+from pyrlab.model.proxies import ADDRESSES, PARAMETERS, PROXIES
 
 SECRET = Path("/run/secrets/network")
 CA = Path("/run/secrets/ca")  # the certificates to trust, in one file
-PROXIES = ("http_proxy", "https_proxy", "no_proxy")
-PARAMETERS = ("APTPROXY", "PIPPROXY", "PIPHOST", *PROXIES)
-ADDRESSES = ("APTPROXY", "PIPPROXY", "http_proxy", "https_proxy")  # those that are one
 TRUST = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
 APT = Path("/etc/apt")
 # What apt does is the same on every Python image: the image's own settings, which in a registry's empty the cache mount

@@ -152,11 +152,6 @@ def test_certificates(tmp_path: Path) -> None:
         online.trusted(project)
 
 
-def test_parameters_agree() -> None:
-    """What make takes is what a build step is told."""
-    assert online.PARAMETERS == network.PARAMETERS
-
-
 @pytest.mark.parametrize(("scheme", "password"), [("HTTPS", "s3cret"), ("https", "s3c@ret")])
 def test_a_password_in_a_list(scheme: str, password: str, tmp_path: Path) -> None:
     """A password in an address gets online, but never into a lock, however the address is written."""

@@ -1,0 +1,5 @@
+"""The parameters with which builds and labs get online, by name."""
+
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+ADDRESSES = ("APTPROXY", "PIPPROXY", "http_proxy", "https_proxy")  # those that are one
+PARAMETERS = ("APTPROXY", "PIPPROXY", "PIPHOST", *PROXIES)
