@@ -7,7 +7,6 @@ import sys
 
 from pyrlab.host import idmap, owner, trial
 from pyrlab.host.bake import cache_records, prune
-from pyrlab.host.engine import Engine
 from pyrlab.host.lab import labs
 from pyrlab.host.online import CERTIFICATES
 from pyrlab.host.project import Project, run_main
@@ -49,7 +48,7 @@ def remove(project: Project, volumes: list[str]) -> None:
     for container in containers.values():
         engine.drop_image(container["Image"])
     engine.run("volume", "rm", owner.tag_volume(project), check=False)
-    records = remove_records(engine)
+    records = remove_records(project)
     if any(engine.inspect("container", f"{project.parameter('PROJECT')}-{service}") for service in SERVICES):
         for path in cache.iterdir():  # but for what the caches of make proxies have mounted
             if path.name != CERTIFICATES:
@@ -68,20 +67,20 @@ def ask(volumes: list[str]) -> None:
             raise Problem("nothing was removed")
 
 
-def remove_records(engine: Engine) -> list[str]:
+def remove_records(project: Project) -> list[str]:
     """Remove what builds keep, unless others build on this engine, too; what was removed.
 
     Every step of pyrlab's names a path below /pyrlab, every cache mount an id that starts with pyrlab, and whatever
     rests on such records keeps them there.
     """
-    if others := owner.others(engine):
+    if others := owner.others(project):
         print(f"the build cache stays, for {' and '.join(others)} on this engine")
         return []
-    records = cache_records(engine.run("buildx", "du", "--verbose"))
+    records = cache_records(project.engine.run("buildx", "du", "--verbose"))
     found = {name for name, (record, _) in records.items() if "pyrlab" in record}
     while more := {name for name, (_, parents) in records.items() if name not in found and parents & found}:
         found |= more
-    prune(engine, found)
+    prune(project.engine, found)
     return ["the build cache"]
 
 

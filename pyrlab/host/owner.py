@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
 from pyrlab.model.locked import digest
 from pyrlab.model.problem import Problem
@@ -73,8 +72,9 @@ def check_tag(project: Project, image: str) -> None:
     check(project, found and found["Labels"], image, f", and would be replaced; {beside}")
 
 
-def others(engine: Engine) -> list[str]:
-    """The other users who have built images on this engine."""
-    form = f'{{{{.Label "{USER}"}}}}'
-    found = {*engine.run("volume", "ls", "--filter", "name=^pyrlab_tag_", "--format", form).split()}
-    return sorted(found - {name()})
+def others(project: Project) -> list[str]:
+    """The other users, and this one's other checkouts, that have built images on this engine."""
+    names = project.engine.run("volume", "ls", "--quiet", "--filter", "name=^pyrlab_tag_").split()
+    labels = [volume["Labels"] for volume in project.engine.described("volume", names)]
+    foreign = [found for found in labels if not is_own(project, found)]
+    return sorted({found[CHECKOUT if found[USER] == name() else USER] for found in foreign})
