@@ -106,7 +106,7 @@ class Lab:
         own, found = labs[self.name], {}
         for name in (own, "TBPORT"):
             if not (port := self.project.parameter(name)):
-                given = f"give it one, as in make {name}=8890 …"
+                given = f"give it one, as in make {name}=8890 … or, in local.mk, export {name} = 8890"
                 raise Problem(f"{name} says where a lab listens, and has no value; {given}")
             if problem := parameters.wrong_with_port(name, port):
                 raise Problem(problem)

@@ -5,6 +5,7 @@ python3 -m pyrlab.host.upgrade lock | outdated | upgrade [PACKAGE …]
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -56,7 +57,7 @@ def upgrade(project: Project, packages: list[str]) -> None:
     with fresh_debian(archive(project)) if not packages else nullcontext():
         build(project, [], " ".join(sorted(chosen)) or "*")
     changes = locks.changes(before, locks.read(project.table, project.root))
-    print(locks.table(changes) or "everything is up to date")
+    print(locks.table(changes) or f"{', '.join(packages) or 'everything'}: up to date")
     pulled = bytes_to_pull(project, there)
     if changes or pulled:
         print(f"to be pulled by those who have the images of before: {megabytes(pulled)}")
@@ -67,6 +68,8 @@ def named(project: Project, package: str) -> set[str]:
     """The locked packages that a user may mean by a name: R's may be Debian's; raises Problem where there is none."""
     known = {name for lock in locks.read(project.table, project.root) for _, name in lock.versions()}
     found = known & spellings(package)
+    if name := re.match(r"([\w.-]+)\s*[=<>~!@[]", package):
+        raise Problem(f"P takes names of packages, as {name[1]}; which version of it is wanted stands in the list")
     if not found:
         raise Problem(f"no lock has a package named {package}; grep {package} *.lock finds its like")
     return found
