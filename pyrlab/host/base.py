@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import platform
 import re
 import shutil
@@ -160,12 +161,10 @@ def unpack(project: Project, source: str, folder: Path) -> str:
             raise Problem("Debian's archive could not be fetched from; apt's own words stand above")
     with tarfile.open(folder / "pyrlab-first.tar", "w") as root:
         for package in sorted((folder / "archives").glob("*.deb")):
-            with (
-                subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpacking,
-                tarfile.open(fileobj=unpacking.stdout, mode="r|") as files,
-            ):
+            unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE)
+            if unpacked.returncode:
+                raise Problem(f"{package.name} of Debian's archive cannot be unpacked; type the command again")
+            with tarfile.open(fileobj=io.BytesIO(unpacked.stdout)) as files:
                 for member in files:
                     root.addfile(member, files.extractfile(member) if member.isreg() else None)
-            if unpacking.returncode:
-                raise Problem(f"{package.name} of Debian's archive cannot be unpacked; type the command again")
     return "target:unpacked"
