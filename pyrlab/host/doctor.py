@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pyrlab.host import owner, parameters
+from pyrlab.host import online, owner, parameters
 from pyrlab.host.faults import OLDEST, Finding, is_classic, is_here, storage, version_of
 from pyrlab.host.lab import Running, check_port, checked_folder, labs
-from pyrlab.host.online import without_password
 from pyrlab.host.project import Project, run_main
 from pyrlab.host.ready import checkout_fault
 from pyrlab.model.problem import Problem
@@ -85,7 +84,7 @@ def proxies(project: Project) -> Iterator[Finding]:
     for name in ADDRESSES:
         if not (address := project.parameter(name)):
             continue
-        shown = without_password(address)
+        shown = online.without_password(address)
         try:
             parts = urlsplit(address if "//" in address else f"//{address}")
             port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -93,7 +92,9 @@ def proxies(project: Project) -> Iterator[Finding]:
         except (OSError, ValueError):
             yield Finding(name, shown, f"{name} does not answer; correct or unset it")
         else:
-            yield Finding(name, f"{shown} answers")
+            here = online.names_this_machine(parts.hostname or "")
+            mend = f"name this machine by its address in your network: in a container {parts.hostname} is the container"
+            yield Finding(name, f"{shown} answers", mend * here)
 
 
 def main(project: Project) -> None:

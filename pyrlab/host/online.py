@@ -37,7 +37,7 @@ def settings(project: Project) -> dict[str, str]:
         if "://" not in given[name]:
             given[name] = f"http://{given[name]}"
         host = host_of(name, given[name])
-        if host in HERE or host.startswith("127."):
+        if names_this_machine(host):
             address = f"the address {found}" if (found := bridge(project.engine)) else "its address in your network"
             raise Problem(
                 f"{name} names this machine as {host}, which in a container means the container; name it by "
@@ -59,6 +59,11 @@ def host_of(name: str, address: str) -> str:
     except ValueError:
         pass
     raise Problem(f"{name} is no address of a proxy; write it as in {name}=http://172.17.0.1:3142")
+
+
+def names_this_machine(host: str) -> bool:
+    """Whether a host is this machine itself, which in a container means the container."""
+    return host in HERE or host.startswith("127.")
 
 
 def is_private(host: str) -> bool:

@@ -12,12 +12,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bare import copy_parts, files_of, make_path, type_make, write_script
 from checkout import ROOT, git
+from pyrlab.host import doctor
+from pyrlab.host.project import Project
 from servers import free_port
 
 NOWHERE = "tcp://127.0.0.1:1"
@@ -230,3 +233,12 @@ def test_no_traceback(work: str, sentence: str) -> None:
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert run.stderr == (f"pyrlab: {sentence}\n" if sentence else "")
     assert run.returncode != 0
+
+
+def test_a_proxy_that_no_container_finds(project: Project) -> None:
+    """A proxy that answers here alone is named as what every build refuses."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+        [found] = doctor.proxies(replace(project, environment={"https_proxy": address}))
+    assert found.found == f"{address} answers"
+    assert found.mend.endswith("in a container localhost is the container")
