@@ -57,6 +57,8 @@ def wanted(project: Project, names: list[str]) -> list[str]:
     chosen = {*names} or {name for name, image in table.items() if image.default or project.tag_of(name) in there}
     if unknown := chosen - table.keys():
         raise Problem(f"there is no image {unknown.pop()}; the images are {', '.join(table)}")
+    if not chosen:
+        raise Problem("images.toml has no image that is built unasked; name one, as in make build_IMAGE")
     needed = {parent.name for name in chosen for parent in table.lineage(name)}
     return [name for name in table if name in needed]
 

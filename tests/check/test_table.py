@@ -10,6 +10,7 @@ import pytest
 from bare import copy_parts, type_make
 from checkout import CHECKOUT, ROOT
 from pyrlab.host.project import Project
+from pyrlab.host.state import wanted
 from pyrlab.model import images
 from pyrlab.model.problem import Problem
 
@@ -190,3 +191,12 @@ def test_a_list_that_is_not_there(tmp_path: Path) -> None:
         project.checkout.check()
     (tmp_path / "wheels.txt").touch()
     project.checkout.check()
+
+
+def test_nothing_that_is_built_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no image is a default one, whoever names none is told to."""
+    (tmp_path / "images.toml").write_text("[images.own]\nlists = []\ndefault = false\n")
+    monkeypatch.setattr(Project, "images", lambda project: {})
+    with pytest.raises(Problem, match="name one, as in make build_IMAGE"):
+        wanted(Project(tmp_path, {}), [])
+    assert wanted(Project(tmp_path, {}), ["own"]) == ["own"]
