@@ -6,7 +6,6 @@ ADD pyrlab-debian.tar /
 RUN --mount=type=bind,from=tools,source=model/events.py,target=/pyrlab/tools/pyrlab/model/events.py \
     --mount=type=bind,from=tools,source=model/problem.py,target=/pyrlab/tools/pyrlab/model/problem.py \
     --mount=type=bind,from=tools,source=model/proxies.py,target=/pyrlab/tools/pyrlab/model/proxies.py \
-    --mount=type=bind,from=tools,source=model/proxies.py,target=/pyrlab/tools/pyrlab/model/proxies.py \
     --mount=type=bind,from=tools,source=steps/network.py,target=/pyrlab/tools/pyrlab/steps/network.py \
     --mount=type=secret,id=ca,mode=0444 --mount=type=secret,id=network <<EOF
 set -eux
