@@ -37,7 +37,6 @@ USED_UP = re.compile(rf"{STEPS}|/pyrlab/((archive|manifest|files|lock)/|files.sh
 LAYER = "from local"  # what it says of an image's, in the classic store; in the other one nothing
 IN_USE = re.compile(r"^Reclaimable:\s+false", re.MULTILINE)  # by a build
 MANY = 120  # layers that builds started from, after which that is removed: it takes some 20 ms a layer
-SERVER = ("version", "--format={{.Server.Version}}")
 LOOKUPS = 6000  # of 1 ms, that an engine before 27.4 may be given to do when it starts; it gives itself 20 s
 LONG = 20  # records one upon the other, which images of pyrlab's have and few others
 WAITING = "waiting for another"
@@ -131,8 +130,9 @@ def forget_steps(engine: Engine) -> bool:
     if IN_USE.search(shown):
         return False
     with suppress(Problem):
-        names = used_up(shown)
-        if (long := too_long(cache_records(shown), names)) and re.match("2[0-7][.]", engine.ask(*SERVER) or ""):
+        records = cache_records(shown)
+        names = used_up(records)
+        if (long := too_long(records, names)) and re.match("2[0-7][.]", engine.about["ServerVersion"]):
             names |= long
         prune(engine, names)
     return True
@@ -169,9 +169,8 @@ def cache_records(shown: str) -> Records:
     return found
 
 
-def used_up(shown: str) -> set[str]:
-    """The ids of the records of BuildKit's cache that no later build can use, and that nothing else rests on."""
-    records = cache_records(shown)
+def used_up(records: Records) -> set[str]:
+    """The ids of those that no later build can use, and that nothing else rests on."""
     parents = {name: above for name, (_, above) in records.items()}
     found: set[str] = set()
     for name, (record, _) in records.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -88,7 +89,8 @@ def test_what_other_builds_leave(tmp_path: Path, version: str, images: int, *, r
         for name, parent in records.items()
     )
     (tmp_path / "shown").write_text(shown)
-    script = f'case "$*" in version*) echo {version} ;; *du*) cat shown ;; *) echo "$*" >>pruned ;; esac'
+    info = json.dumps({"ServerVersion": version})
+    script = f"case $* in info*) echo '{info}' ;; *du*) cat shown ;; *) echo \"$*\" >>pruned ;; esac"
     write_script(tmp_path / "docker", f"#!/bin/sh\n{script}\n")
     (tmp_path / "cat").symlink_to("/bin/cat")
     assert bake.forget_steps(Engine(tmp_path, {"PATH": str(tmp_path)}))
