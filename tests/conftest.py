@@ -123,7 +123,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     if any(lane in argument for argument in session.config.args for lane in ("tiny", "prove")):
         remove_images(CHANGED, TINY)
-        bake.forget_steps(CHECKOUT.engine)
+        shown = CHECKOUT.engine.run("buildx", "du", "--verbose")
+        if not bake.IN_USE.search(shown):
+            bake.prune(CHECKOUT.engine, bake.used_up(bake.cache_records(shown)))
     session.config.stash[LEFT] = left_behind(session.config.stash[BEFORE])
     if session.config.stash[LEFT]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

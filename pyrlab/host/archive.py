@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from functools import partial
+from itertools import takewhile
 from typing import IO, Any
 
 from pyrlab.host import store
@@ -55,7 +56,7 @@ def make(image: Image, now: Session) -> None:
         raise Problem(str(engine.fault() or store.refusal(said["words"])))
     (project.cache / PLAN / "lines.json").write_text(json.dumps(said["lines"]))
     built = partial(engine.inspect, "image", beside)
-    bake(project, "checked", now.progress, environment, built, layers=len(said["layers"]))
+    bake(project, "checked", now.progress, environment, built, layers=new_layers(image, said["layers"]))
     new = built()
     assert new
     store.remember(project, store.RECORDS, new["Id"], said["layers"])
@@ -64,6 +65,14 @@ def make(image: Image, now: Session) -> None:
         image.new = new
     image.seconds = time.monotonic() - started
     store.remember(project, RECORDS, new["Id"], image.inputs)
+
+
+def new_layers(image: Image, layers: store.Layers) -> int:
+    """How many of an image's layers begin with one that neither the image of before nor the parent has there."""
+    own = [layer["diff_id"] for layer in layers]
+    known = [each["RootFS"]["Layers"] for each in (image.before, image.parent and image.parent.stored) if each]
+    same = ([*takewhile(lambda pair: pair[0] == pair[1], zip(own, each, strict=False))] for each in known)
+    return len(own) - max(map(len, same), default=0)
 
 
 def write_plan(image: Image, now: Session, thin: bool) -> None:

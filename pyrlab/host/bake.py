@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
@@ -36,8 +36,12 @@ STEPS = r'/run.sh (image|check|manifest|"\$\{TOOL\}"|resolve|debs|r) '
 USED_UP = re.compile(rf"{STEPS}|/pyrlab/((archive|manifest|files|lock)/|files.sh)")
 LAYER = "from local"  # what it says of an image's, in the classic store; in the other one nothing
 IN_USE = re.compile(r"^Reclaimable:\s+false", re.MULTILINE)  # by a build
-MANY = 120  # layers that builds started from, after which that is removed: it takes some 20 ms a layer
-LOOKUPS = 6000  # of 1 ms, that an engine before 27.4 may be given to do when it starts; it gives itself 20 s
+MANY = 300  # new layers that builds started from, after which it is looked for what none can use: 5 s, or more
+# When they start, engines before 27.4 look up each record once for each one above it, and give up after 20 s
+# (moby/moby#48569).
+GIVES_UP = re.compile("2[0-7][.]")
+SOON = 40  # such layers, where the engine is one of these
+LOOKUPS = 7000  # of 1 ms, that one of these may be given to do
 LONG = 20  # records one upon the other, which images of pyrlab's have and few others
 WAITING = "waiting for another"
 PAUSE = 5  # seconds, for what keeps it busy to get on
@@ -57,7 +61,8 @@ def bake(
 ) -> None:
     """Run bake on `target`; raises Problem with the sentence of pyrlab's own tools where one failed.
 
-    What it writes to its output, `take` is given as a stream. `layers` is the number of those that it starts from.
+    What it writes to its output, `take` is given as a stream. `layers` is the number of those that it starts from and
+    that are new.
 
     Where BuildKit itself stumbled, it is asked again: what is done by then counts. It is not where it has no history to
     show, and `done` says that nothing else is wanting.
@@ -96,13 +101,14 @@ def bake(
 def turn(engine: Engine, layers: int = 1) -> Iterator[None]:
     """Wait until this user's other builds have ended: the engine may panic where two share steps.
 
-    The file that they wait for grows by a byte with each of `layers`, those that the build starts from. Where there are
-    MANY, or the file is new, as after a restart, what the builds left is removed and the file emptied; while another
-    user builds, that is put off.
+    The file that they wait for grows by a byte with each of `layers`, the new ones that the build starts from. Where
+    there are many, or the file is new, as after a restart, it is looked for what the builds left, and the file emptied;
+    while another user builds, that is put off.
     """
     with (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a") as lock:
         wait_for(lock, "build of yours")
-        if not 0 < os.fstat(lock.fileno()).st_size < MANY and forget_steps(engine):
+        many = SOON if gives_up(engine) else MANY
+        if not 0 < os.fstat(lock.fileno()).st_size < many and forget_steps(engine):
             lock.truncate(0)
         lock.write("." * layers)
         yield
@@ -117,14 +123,19 @@ def wait_for(lock: IO[str], whose: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
+def gives_up(engine: Engine) -> bool:
+    """Whether the engine may not start again where it keeps too much of builds."""
+    return GIVES_UP.match(engine.about["ServerVersion"]) is not None
+
+
 def forget_steps(engine: Engine) -> bool:
     """Remove what BuildKit keeps of pyrlab's own steps and of the layers that they started from; whether it could.
 
     It could not where somebody builds, who might miss it.
 
-    It would fill the disk until BuildKit's own bound. And when they start, engines before 27.4 look up each layer once
-    for each one above it, and give up after 20 s (moby/moby#48569): some eight images of sixty layers are too many.
-    Where other builds on such images, by Dockerfiles with FROM pylab, come near it, what it keeps of these goes, too.
+    It would fill the disk until BuildKit's own bound. An engine that looks through all of it when it starts forgets it
+    once that comes to LOOKUPS, and where other builds on images of many layers, by Dockerfiles with FROM pylab, are
+    the reason, what it keeps of these, too; until then what is there makes the next build faster.
     """
     shown = engine.run("buildx", "du", "--verbose", check=False)
     if IN_USE.search(shown):
@@ -132,22 +143,27 @@ def forget_steps(engine: Engine) -> bool:
     with suppress(Problem):
         records = cache_records(shown)
         names = used_up(records)
-        if (long := too_long(records, names)) and re.match("2[0-7][.]", engine.about["ServerVersion"]):
-            names |= long
+        if gives_up(engine):
+            if lookups(records, records) <= LOOKUPS:
+                return True
+            left = records.keys() - names
+            if lookups(records, left) > LOOKUPS:
+                names |= {each for name in left if len(found := chain(records, name)) > LONG for each in found}
         prune(engine, names)
     return True
 
 
-def too_long(records: Records, gone: Collection[str]) -> set[str]:
-    """The records of chains of many layers, if all that are not `gone` come to LOOKUPS, else none."""
-    chains = []
-    for name in records.keys() - gone:
-        chain = [name]
-        while above := records[chain[-1]][1] & records.keys():
-            chain.append(min(above))
-        chains.append(chain)
-    found = {name for chain in chains if len(chain) > LONG for name in chain}
-    return found if sum(map(len, chains)) > LOOKUPS else set()
+def lookups(records: Records, names: Iterable[str]) -> int:
+    """How often an engine that keeps the records of these names looks one up when it starts."""
+    return sum(len(chain(records, name)) for name in names)
+
+
+def chain(records: Records, name: str) -> list[str]:
+    """The names of a record and of all that it rests on."""
+    found = [name]
+    while above := records[found[-1]][1] & records.keys():
+        found.append(min(above))
+    return found
 
 
 def prune(engine: Engine, names: Collection[str]) -> None:

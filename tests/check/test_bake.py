@@ -6,14 +6,17 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bare import write_script
 from pyrlab.host import bake
+from pyrlab.host.archive import new_layers
 from pyrlab.host.engine import Engine
 from pyrlab.host.progress import Progress
 from pyrlab.host.project import Project
+from pyrlab.host.state import Image
 from pyrlab.model.problem import Problem
 
 # What Buildx 0.13 says where BuildKit could not write its history in time, and where its cache was pruned meanwhile.
@@ -28,7 +31,10 @@ def stumbling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(bake, "PAUSE", 0)
     (tmp_path / ".cache").mkdir()
-    script = 'echo $2 >>asked; [ "$2" != bake ] || echo FROM scratch >$TMPDIR/Dockerfile; echo "$WORDS" >&2; exit 1'
+    script = """
+    [ $1 != info ] || { echo '{"ServerVersion": "'${VERSION:-26.1.5}'"}'; exit 0; }
+    echo $2 >>asked; [ "$2" != bake ] || echo FROM scratch >$TMPDIR/Dockerfile; echo "$WORDS" >&2; exit 1
+    """
     write_script(tmp_path / "docker", f"#!/bin/sh\n{script}\n")
     return Project(tmp_path, {"PATH": str(tmp_path), "TMPDIR": str(tmp_path), "WORDS": LATE})
 
@@ -60,13 +66,32 @@ def test_something_is_wanting(stumbling: Project, words: str, times: int) -> Non
     assert asked(stumbling).count("bake") == times
 
 
-def test_what_builds_leave(stumbling: Project) -> None:
-    """It is looked for at the first build after the machine's start, and then where it may be much."""
+@pytest.mark.parametrize(("version", "many"), [("26.1.5+dfsg1", bake.SOON), ("28.5.2", bake.MANY)])
+def test_what_builds_leave(stumbling: Project, version: str, many: int) -> None:
+    """It is looked for at the first build after the machine's start, and then where it may be much for an engine."""
+    engine = Engine(stumbling.root, {**stumbling.environment, "VERSION": version})
     looked = []
-    for layers in (bake.MANY - 1, 1, 1, bake.MANY, 1):
-        with bake.turn(stumbling.engine, layers):
+    for layers in (many - 1, 1, 1, many, 1):
+        with bake.turn(engine, layers):
             looked.append(asked(stumbling).count("du"))
     assert looked == [1, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("own", "before", "parent", "new"),
+    [("abcd", "", "", 4), ("abcd", "abxy", "a", 2), ("abcd", "abcd", "a", 0), ("abcd", "xbcd", "ab", 2)],
+    ids=["the first", "one more package", "nothing", "another parent"],
+)
+def test_layers_that_builds_start_from(own: str, before: str, parent: str, new: int) -> None:
+    """Those count that BuildKit has not seen one upon the other."""
+    base = Image("base", "", "", {}, None, stored(parent)) if parent else None
+    image = Image("lab", "", "", {}, base, stored(before) if before else None)
+    assert new_layers(image, [{"diff_id": layer} for layer in own]) == new
+
+
+def stored(layers: str) -> dict[str, Any]:
+    """What the engine knows of an image with such layers."""
+    return {"RootFS": {"Layers": [*layers]}}
 
 
 def chain(name: str, length: int) -> dict[str, str]:
@@ -76,16 +101,24 @@ def chain(name: str, length: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("version", "images", "removed"),
-    [("26.1.5+dfsg1", 4, True), ("26.1.5+dfsg1", 3, False), ("28.5.2", 4, False)],
-    ids=["many", "few", "a newer engine"],
+    ("version", "own", "images", "removed"),
+    [
+        ("26.1.5+dfsg1", 0, 4, {"long"}),
+        ("26.1.5+dfsg1", 1, 4, {"long", "step"}),
+        ("26.1.5+dfsg1", 1, 3, {"step"}),
+        ("26.1.5+dfsg1", 1, 2, set()),
+        ("28.5.2", 1, 4, {"step"}),
+    ],
+    ids=["many of others", "many", "too much together", "few", "a newer engine"],
 )
-def test_what_other_builds_leave(tmp_path: Path, version: str, images: int, *, removed: bool) -> None:
-    """Of builds on many images with many layers nothing stays that would keep an old engine from starting again."""
+def test_what_is_forgotten(tmp_path: Path, version: str, own: int, images: int, removed: set[str]) -> None:
+    """Of builds nothing stays that would keep an old engine from starting again; else that which others may use."""
     long = {name: parent for image in range(images) for name, parent in chain(f"long{image}", 62).items()}
-    records = {**long, **chain("short", 12)}
+    steps = chain("step", 62 * own)
+    records = {**long, **steps, **chain("short", 12)}
     shown = "".join(
-        f"ID:\t\t{name}\nParent:\t\t{parent}\nReclaimable:\ttrue\nType:\t\tregular\n\n"
+        f"ID:\t\t{name}\nParent:\t\t{parent}\nReclaimable:\ttrue\nType:\t\tregular\n"
+        f"{'Shared: true' if name in steps else 'Description: mount / from exec'}\n\n"
         for name, parent in records.items()
     )
     (tmp_path / "shown").write_text(shown)
@@ -95,5 +128,5 @@ def test_what_other_builds_leave(tmp_path: Path, version: str, images: int, *, r
     (tmp_path / "cat").symlink_to("/bin/cat")
     assert bake.forget_steps(Engine(tmp_path, {"PATH": str(tmp_path)}))
     pruned = tmp_path / "pruned"
-    asked_for = re.findall(r"\b(?:long|short)\w+", pruned.read_text()) if pruned.exists() else []
-    assert {*asked_for} == ({name[:8] for name in long} if removed else set())
+    asked_for = re.findall(r"\b(?:long|short|step)\w+", pruned.read_text()) if pruned.exists() else []
+    assert {*asked_for} == {name[:8] for name in records if name[:4] in removed}
