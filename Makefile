@@ -169,3 +169,9 @@ bench: engine-ready .venv/ready ## Measure pyrlab beside the plain way, and writ
 .venv/ready: tests/requirements.txt tests/venv.sh
 	@$(RUN).ready checkout
 	@tests/venv.sh
+
+# Whatever else is typed, but for what make looks for of its own accord.
+.DEFAULT:
+	@$(RUN).help $@
+
+Makefile local.mk: ;

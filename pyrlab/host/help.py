@@ -1,16 +1,19 @@
 """Print the targets and parameters of the Makefile, from its own comments (make help).
 
 python3 -m pyrlab.host.help --readme      write the tables of README.md that the Makefile and images.toml have
+python3 -m pyrlab.host.help TARGET        say that there is no such target, and which may have been meant
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Sequence
 
 from pyrlab.host.online import without_password
 from pyrlab.host.project import Project, run_main
+from pyrlab.model.problem import Problem
 
 WORK = "Work in a lab"  # begins the heading of the targets that README.md lists
 
@@ -62,12 +65,29 @@ def with_tables(project: Project, readme: str) -> str:
     return readme
 
 
+def unknown(project: Project, target: str) -> Problem:
+    """What to say of a target that there is not."""
+    makefile = (project.root / "Makefile").read_text()
+    patterns = [pattern for targets in sections(makefile).values() for pattern, _ in targets]
+    known = [
+        pattern.replace("LAB", name).replace("IMAGE", name)
+        for pattern in patterns
+        for name in (project.table if "IMAGE" in pattern else project.table.labs)
+    ]
+    near = difflib.get_close_matches(target, known, 1)
+    return Problem(
+        f"there is no target {target}; {f'did you mean make {near[0]}?' if near else 'make help shows what there is'}"
+    )
+
+
 def main(project: Project) -> None:
-    """Print both, or write the tables."""
+    """Print both, or write the tables, or refuse a target."""
     if sys.argv[1:] == ["--readme"]:
         readme = project.root / "README.md"
         readme.write_text(with_tables(project, readme.read_text()))
         return
+    if sys.argv[1:]:
+        raise unknown(project, sys.argv[1])
     makefile = (project.root / "Makefile").read_text()
     print("pyrlab: write package lists, type make pylab or make rlab, work in the browser.")
     for heading, targets in sections(makefile).items():

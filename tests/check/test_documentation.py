@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from checkout import CHECKOUT, ROOT, run_make, succeeded
+from checkout import CHECKOUT, ROOT, refusal, run_make, succeeded
 from pyrlab.host import help as makefile_help
 
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -45,6 +45,19 @@ def test_help_has_every_target_and_parameter() -> None:
     expected = [*(f"make {target}" for target in targets), *parameters]
     assert [name for name in expected if not re.search(rf"^  {name} +\S", printed, re.MULTILINE)] == []
     assert f"LAB is {', '.join(CHECKOUT.table.labs)}\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [
+        ("pylap", "did you mean make pylab?"),
+        ("xyzzy", "make help shows what there is"),
+        ("build_rlab_base", "did you mean make build_rlab-base?"),
+    ],
+)
+def test_a_target_that_is_not_there(target: str, meant: str) -> None:
+    """Who mistypes a target reads which may be meant."""
+    assert refusal(run_make(ROOT, target)) == f"pyrlab: there is no target {target}; {meant}"
 
 
 def test_every_image_has_its_targets() -> None:
