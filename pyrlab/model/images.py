@@ -129,6 +129,12 @@ def read(content: bytes) -> Table:
         images[name] = image
         if problem := wrong_image(image, images):
             raise refusal(text, f"images.{name}", *problem)
+    for lock, locked in images.locks.items():
+        if (name := locked[-1].name) != lock:
+            where = f"of the same image, or of one that starts from {images.owner(locked[-1]).name}"
+            raise refusal(
+                text, f"lists.{name}", f"{name} is locked with {lock}, which must be a later list: {where}", "lock"
+            )
     return images
 
 
