@@ -100,10 +100,7 @@ class Lab:
 
     def ports(self) -> dict[str, int]:
         """The ports that it is to listen on, its own first, by their parameters; raises Problem where it cannot."""
-        labs = self.project.table.labs
-        if self.name not in labs:
-            raise Problem(f"{self.name} is no lab; the labs are {', '.join(labs)}")
-        own, found = labs[self.name], {}
+        own, found = self.project.table.labs[self.name], {}
         for name in (own, "TBPORT"):
             if not (port := self.project.parameter(name)):
                 given = f"give it one, as in make {name}=8890 … or, in local.mk, export {name} = 8890"
@@ -122,6 +119,7 @@ class Lab:
         if (address := self.project.engine.context[1]).startswith("ssh:"):
             there = f"the engine is on another machine ({address}), which has neither your notebooks nor this port"
             raise Problem(f"{there}; type make there, and here make tunnel HOST={address.removeprefix('ssh://')}")
+        unclaimed(self.project, self)
         container = self.container
         published = container["NetworkSettings"]["Ports"].values() if container else []
         own = {int(binding["HostPort"]) for bindings in published for binding in bindings or []}
@@ -226,13 +224,21 @@ def tell_of_old(project: Project, *started: str) -> None:
             print(f"{name} runs on as it was; make start_{name} goes over to the new image")
 
 
+def unclaimed(project: Project, *started: Lab) -> list[Lab]:
+    """Those of the labs `started`, and as Compose makes all at once, of those that are services, without a volume yet.
+
+    Raises Problem where the volume of one is somebody else's.
+    """
+    needed = dict.fromkeys([*started, *(lab for lab in labs(project) if lab.is_service)])
+    return [lab for lab in needed if not owner.inspect(project, "volume", lab.home)]
+
+
 def claim_homes(project: Project, *started: Lab) -> None:
-    """Make the volumes of those `started`, and as Compose does whatever it starts, of all that are services."""
-    for lab in dict.fromkeys([*started, *(lab for lab in labs(project) if lab.is_service)]):
-        if not owner.inspect(project, "volume", lab.home):
-            prefix, service = lab.compose  # by which Compose knows it
-            known = (f"com.docker.compose.project={prefix}", f"com.docker.compose.volume={service}-home")
-            owner.claim_volume(project, lab.home, *known)
+    """Make the volumes of labs before Compose does, which knows nothing of owners."""
+    for lab in unclaimed(project, *started):
+        prefix, service = lab.compose  # by which Compose knows it
+        known = (f"com.docker.compose.project={prefix}", f"com.docker.compose.volume={service}-home")
+        owner.claim_volume(project, lab.home, *known)
 
 
 def check_port(port: int, name: str) -> None:
@@ -362,6 +368,8 @@ def free_port(wanted: int) -> int:
 def main(project: Project) -> None:
     """Dispatch; see the module's docstring."""
     verb, *names = sys.argv[1:]
+    if strangers := [name for name in names if name not in project.table.labs]:
+        raise Problem(f"{strangers[0]} is no lab; the labs are {', '.join(project.table.labs)}")
     chosen = [Lab(project, name) for name in names]
     match verb:
         case "check":  # before the long work of a build

@@ -74,8 +74,9 @@ def test_anothers_lab(target: str, first: Lab, second: Make, place: Path) -> Non
     assert docker("container", "inspect", first.container, "--format", "{{.State.Running}}") == "true"
 
 
-def test_anothers_settings(first: Lab, second: Make) -> None:
-    """The home of a lab whose container is gone is still the first one's."""
+def test_anothers_settings(first: Lab, second: Make, place: Path) -> None:
+    """The home of a lab whose container is gone is still the first one's, which is said before anything is built."""
+    write_lists(place / "second", {"requirements.txt": [*TINY_LISTS["requirements.txt"], "cowsay"]})
     docker("rename", first.container, f"{first.container}-away")
     try:
         assert refusal(second("start_pylab")).startswith(f"pyrlab: the volume {OWN}_pylab-home is of ")
