@@ -21,7 +21,7 @@ from typing import Any
 
 from pyrlab.host import idmap, machine, owner, parameters
 from pyrlab.host.engine import Engine
-from pyrlab.host.online import environment_of, lab_environment
+from pyrlab.host.online import HANDED_ON, environment_of, lab_environment
 from pyrlab.host.project import Project, run_main
 from pyrlab.model.problem import Problem
 
@@ -156,7 +156,11 @@ class Lab:
             # With what it was started with, it just goes on running.
             work = next(mount["Source"] for mount in container["Mounts"] if mount["Destination"] == WORK)
             own = {"WORK": work, "LAB_USER": container["Config"]["User"]}
-            return environment_of(project, container) | machine.of(container) | own
+            before, now = environment_of(project, container), lab_environment(project)
+            if any(before.get(name) != now.get(name) for name in HANDED_ON):
+                others = f"make stop_{self.name} start_{self.name} gives it those of now"
+                print(f"{self.name} runs on with the proxies and certificates that it was started with; {others}")
+            return before | machine.of(container) | own
         found = lab_environment(project) | machine.own(project.engine)
         if container:
             project.engine.run("stop", self.container_name)

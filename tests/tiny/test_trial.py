@@ -173,7 +173,9 @@ def test_fits_its_machine(make: Callable[..., Run]) -> None:
     assert in_lab("ls ~/.cache ~/.config") == "/home/jovyan/.cache:\nmodels\n\n/home/jovyan/.config:\nfontconfig"
 
     before = identity()
-    succeeded(make("start_pylab"))
+    old = "with the proxies and certificates that it was started with; make stop_pylab start_pylab"
+    assert old not in succeeded(make("start_pylab"))
+    assert f"pylab runs on {old} gives it those of now\n" in succeeded(make("start_pylab", http_proxy="192.0.2.1:3128"))
     assert identity() == before, "a running lab goes on with what it was started with"
     succeeded(make("start_pylab", TZ="US/Eastern"))
     assert in_lab("date +%Z") in ("EST", "EDT")
