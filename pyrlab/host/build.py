@@ -15,14 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pyrlab.host import locks
 from pyrlab.host.archive import make
 from pyrlab.host.base import choose_python
-from pyrlab.host.engine import Engine
 from pyrlab.host.lab import tell_of_old
 from pyrlab.host.locking import make_locks, stale_locks
 from pyrlab.host.project import Project, run_main
-from pyrlab.host.publish import package_lists, publish, sweep
+from pyrlab.host.publish import package_lists, publish, report, sweep
 from pyrlab.host.session import Session, alone, session
 from pyrlab.host.state import Image, outdated, survey, wanted
-from pyrlab.host.text import aligned
 from pyrlab.host.trial import try_labs
 from pyrlab.model.problem import Problem
 
@@ -68,21 +66,6 @@ def build_images(names: list[str], now: Session, asked: bool) -> list[Image]:
     finally:
         sweep(project)
     return built
-
-
-def report(engine: Engine, images: list[Image]) -> str:
-    """One line an image: name, unpacked size, layers, seconds, digest, what was rebuilt and why."""
-    rows = [("image", "size", "layers", "seconds", "digest", "")]
-    with ThreadPoolExecutor(len(images)) as pool:
-        sizes = pool.map(lambda image: engine.run("history", "--human=false", "--format={{.Size}}", image.tag), images)
-    for image, layer_sizes in zip(images, sizes, strict=True):
-        assert image.stored
-        size = f"{sum(map(int, layer_sizes.split())) / 1e6:,.0f} MB"
-        seconds = f"{image.seconds:.0f}" if image.why else ""
-        why = f"rebuilt: {', '.join(image.why)}" if image.why else "up to date"
-        layers = str(len(image.stored["RootFS"]["Layers"]))
-        rows.append((image.tag, size, layers, seconds, image.stored["Id"].removeprefix("sha256:")[:12], why))
-    return aligned(rows, right=(1, 2, 3))
 
 
 def main(project: Project) -> None:

@@ -1,14 +1,16 @@
-"""Let what was built, and has proved itself, take the place of what there was."""
+"""Let what was built, and has proved itself, take the place of what there was, and say what is there now."""
 
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from pyrlab.host import contents, locks, owner
 from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
 from pyrlab.host.session import Session
 from pyrlab.host.state import NEW, PACKAGES, Image, beside
+from pyrlab.host.text import aligned
 
 
 def publish(now: Session, images: list[Image], lists: dict[str, str], asked: bool) -> None:
@@ -70,6 +72,21 @@ def note_packages(project: Project, name: str, packages: str) -> list[locks.Chan
     contents.write_list(apart, packages)
     before = contents.read_list(path.read_text()) if path.exists() else {}
     return locks.compare(before, contents.read_list(packages))
+
+
+def report(engine: Engine, images: list[Image]) -> str:
+    """One line an image: name, unpacked size, layers, seconds, digest, what was rebuilt and why."""
+    rows = [("image", "size", "layers", "seconds", "digest", "")]
+    with ThreadPoolExecutor(len(images)) as pool:
+        sizes = pool.map(lambda image: engine.run("history", "--human=false", "--format={{.Size}}", image.tag), images)
+    for image, layer_sizes in zip(images, sizes, strict=True):
+        assert image.stored
+        size = f"{sum(map(int, layer_sizes.split())) / 1e6:,.0f} MB"
+        seconds = f"{image.seconds:.0f}" if image.why else ""
+        why = f"rebuilt: {', '.join(image.why)}" if image.why else "up to date"
+        layers = str(len(image.stored["RootFS"]["Layers"]))
+        rows.append((image.tag, size, layers, seconds, image.stored["Id"].removeprefix("sha256:")[:12], why))
+    return aligned(rows, right=(1, 2, 3))
 
 
 def sweep(project: Project) -> None:
