@@ -51,7 +51,9 @@ def mount(source: Path, target: Path, uid: int, gid: int) -> None:
 
     Raises OSError where the kernel or the file system (some network ones) cannot do that.
     """
-    target.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.chmod(0o700)  # else this machine's user of that number may write there, too, as root
+    target.mkdir(exist_ok=True)
     tree = system_call(OPEN_TREE, AT_FDCWD, bytes(source), OPEN_TREE_CLONE | CLOSE_ON_EXEC | AT_RECURSIVE)
     try:
         namespace = user_namespace(swap(uid), swap(gid))
@@ -67,6 +69,8 @@ def mount(source: Path, target: Path, uid: int, gid: int) -> None:
 
 def unmount(target: Path) -> None:
     """Undo `mount`, however often it was done; nothing where nothing is mounted."""
+    if os.getuid() != 0:  # who has mounted nothing, and may not look there
+        return
     while target.is_dir() and LIBC.umount2(bytes(target), MNT_DETACH) == 0:
         pass
     if target.is_dir():

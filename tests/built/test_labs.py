@@ -232,6 +232,13 @@ def test_files_shared(lab: Lab, files: Path) -> None:
         kernel.unlink(missing_ok=True)
 
 
+def test_files_shown(lab: Lab) -> None:
+    """Where the lab has root's files as jovyan's, no user of this machine with jovyan's number has them, too."""
+    shown = Path("/run/pyrlab") / lab.container
+    if shown.is_mount():
+        assert subprocess.run(["ls", shown], user=1000, group=100, extra_groups=[], capture_output=True).returncode != 0
+
+
 def test_second_start(lab: Lab, make: Make) -> None:
     """Starting a lab that runs already disturbs nothing: its container, kernels and token stay."""
     before = docker("container", "inspect", "--format", "{{.Id}} {{.State.StartedAt}}", lab.container)
