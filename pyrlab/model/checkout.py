@@ -54,7 +54,7 @@ class Checkout:
     @property
     def own(self) -> list[str]:
         """The user's lists of Python packages."""
-        return [each.file for each in of_python(self.table.lists) if not each.file.startswith("docker/")]
+        return [each.file for each in of_python(self.table.lists) if not each.file.startswith("docker/pyrlab-base/")]
 
     def has(self, path: str) -> bool:
         """Whether there is such a file in the checkout, named by its place there."""
@@ -104,7 +104,7 @@ class Checkout:
             for path in each.files:
                 target = folder / each.ecosystem / path.removeprefix("docker/")
                 if path in self.own:
-                    write(self.texts(path, constraints=False), target.parent)
+                    write(self.texts(path, constraints=False), folder / each.ecosystem)
                 else:
                     self.copy(path, target)
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 from pyrlab.model import events, lists
+from pyrlab.model.checkout import without_passwords
 from pyrlab.model.locked import Lock, Locked
 from pyrlab.model.problem import Problem
 from pyrlab.steps import debs, network
@@ -107,6 +108,9 @@ def needs(description: dict[str, str]) -> tuple[Need, ...]:
 
 class Unreachable(Exception):
     """An address that gives nothing: which, and why."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(without_passwords(what))
 
 
 @dataclass
@@ -578,7 +582,7 @@ def fetch(fetched: Fetched, names: Iterable[str]) -> dict[str, bytes]:
         except Unreachable as error:
             raise Problem(f"{name} {package.version} cannot be had: {error}", where) from error
         if web.keep(content) != package.sha256:
-            what = f"{name} {package.version} from {address} is not what {fetched.lock} has"
+            what = f"{name} {package.version} from {without_passwords(address)} is not what {fetched.lock} has"
             raise Problem(f"{what}; if it is to be trusted, type make upgrade P={name}", where)
         found[name] = repacked(content, name)
     return found

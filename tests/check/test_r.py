@@ -205,11 +205,11 @@ def test_all_mistakes_at_once(cran: WebServer) -> None:
 
 @pytest.mark.usefixtures("fetched")
 def test_no_repository() -> None:
-    """Where the repository cannot be reached the sentence says so, and what it was needed for."""
-    url = f"http://127.0.0.1:{free_port()}"
+    """Where the repository cannot be reached the sentence says so, and what it was needed for, without a password."""
+    host = f"127.0.0.1:{free_port()}"
     with pytest.raises(Problem) as stopped:
-        resolve(url, "gbm")
-    start = f"r_packages.txt line 1: Debian has no R package named 'gbm', and {url}/src/contrib/PACKAGES.gz"
+        resolve(f"http://ada:s3cret@{host}", "gbm")
+    start = f"r_packages.txt line 1: Debian has no R package named 'gbm', and http://{host}/src/contrib/PACKAGES.gz"
     assert str(stopped.value).startswith(f"{start} cannot be reached: ")
 
 

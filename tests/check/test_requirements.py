@@ -12,6 +12,8 @@ import pytest
 from bare import write_script
 from pyrlab.host import online
 from pyrlab.host.project import Project
+from pyrlab.model.checkout import Checkout
+from pyrlab.model.images import Image, List, Table
 from pyrlab.model.lists import Problems
 from pyrlab.model.locked import Lock, Locked
 from pyrlab.model.problem import Problem
@@ -286,6 +288,23 @@ def test_passwords_are_kept_apart(project: Project) -> None:
     assert online.netrc(replace(project, environment={"TOKEN": "canary-token"})) == (
         "machine one.invalid login me password se/cret\nmachine two.invalid login canary-token\n"
     )
+
+
+def test_passwords_of_a_list_beside_its_dockerfile(project: Project) -> None:
+    """A list of one's own may stand where its image's Dockerfile does."""
+    folder = project.root / "docker/course"
+    folder.mkdir(parents=True)
+    (folder / "course.txt").write_text("--index-url https://me:secret@one.invalid/simple\n-r more.txt\n")
+    (folder / "more.txt").write_text("cowsay\n")
+    course = List("course", "docker/course/course.txt", "Python", 4, lock="course")
+    table = Table({**project.table, "course": Image("course", (course,), parent="pylab")})
+    own = Checkout(project.root, table)
+    own.stage(project.root / "staged")
+    own.stage_asked("course", project.root / "asked")
+    for place in ("staged/python", "asked/Python"):
+        staged = project.root / place / "docker/course"
+        assert (staged / "course.txt").read_text() == "--index-url https://one.invalid/simple\n-r more.txt\n"
+        assert (staged / "more.txt").read_text() == "cowsay\n"
 
 
 @pytest.mark.parametrize(
