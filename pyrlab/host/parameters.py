@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pyrlab.model import proxies
@@ -63,15 +63,22 @@ def meant(root: Path, given: Mapping[str, str]) -> dict[str, str]:
 def wrong(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """A sentence on each parameter that cannot be right."""
     about = {name: wrong_with(name, environment.get(name, "")) for name in NAMES}
-    misplaced = misspelt(environment.get("GIVEN", "").split()) | misread(root / "local.mk", environment)
+    misplaced = misspelt(environment.get("GIVEN", "").split(), used(root)) | misread(root / "local.mk", environment)
     return misplaced | {name: problem for name, problem in about.items() if problem}
 
 
-def misspelt(given: list[str]) -> dict[str, str]:
+def used(root: Path) -> set[str]:
+    """The names that mean something besides: the ports of images.toml, and whatever local.mk makes use of."""
+    files = (path for path in (root / "images.toml", root / "local.mk") if path.is_file())
+    text = "\n".join(path.read_text(errors="replace") for path in files)
+    return {*re.findall(r"""(?:\bport\s*=\s*["']|\$[({])(\w+)""", text)}
+
+
+def misspelt(given: list[str], others: Collection[str]) -> dict[str, str]:
     """A sentence for each name on the command line or in local.mk that is likely to be meant for a parameter."""
     found = {}
     near = {name.upper(): name for name in NAMES}
-    for name in given:
+    for name in (name for name in given if name not in others):
         close = difflib.get_close_matches(name.upper(), near, 1, 0.75)
         if name not in NAMES and name.lower() not in NAMES and close:
             found[name] = f"{name} is no parameter; did you mean {near[close[0]]}?"

@@ -79,13 +79,13 @@ def wanted(save: str) -> bool:
 
 def write(local: Path, lines: list[str]) -> None:
     """Put `lines`, none perhaps, in the place of what was written before; the rest of local.mk stays."""
-    before = local.read_text() if local.exists() else ""
+    before = local.read_text(errors="surrogateescape") if local.exists() else ""
     rest = re.sub(rf"^{re.escape(BEGIN)}\n(?:.*\n)*?{re.escape(END)}\n", "", before, flags=re.MULTILINE)
     if rest and not rest.endswith("\n"):
         rest += "\n"
     after = rest + "".join(f"{line}\n" for line in ([BEGIN, *lines, END] if lines else []))
     if after != before:
-        local.write_text(after)
+        local.write_text(after, errors="surrogateescape")
 
 
 def stop(project: Project) -> None:

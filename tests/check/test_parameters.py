@@ -11,7 +11,7 @@ import pytest
 
 from bare import copy_parts, files_of, make_path, type_make, write_script
 from checkout import ROOT, Run
-from pyrlab.host import parameters
+from pyrlab.host import parameters, proxies
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 HOME = Path.home()
@@ -162,6 +162,31 @@ def test_misspelt(way: str, checkout: Path, path: Path) -> None:
     assert {f"pyrlab: {name} is no parameter; did you mean {meant}?" for name, meant in wrong.items()} <= {*said}
     other = dict.fromkeys(("HTTP_PROXY", "DOCKER_HOST", "COURSE"), "http://127.0.0.1:1")
     assert "is no parameter" not in typed(way, checkout, "stop", other, path).stderr
+
+
+COURSE = '[images.course]\nparent = "pylab"\nlists = []\nport = "CPORT"\ndefault = false\n'
+OWN_NAMES = 'PROXY = http://proxy:3128\nhttp_proxy = $(PROXY)\nexport CPORT = "7778"\n'
+
+
+def test_names_of_ones_own(tmp_path: Path, path: Path) -> None:
+    """What local.mk itself makes use of, and the port of a lab of one's own, may be called much like a parameter."""
+    checkout = copy_parts(tmp_path / "pyrlab")
+    with (checkout / "images.toml").open("a") as file:
+        file.write(COURSE)
+    (checkout / "local.mk").write_text(OWN_NAMES)
+    said = type_make(checkout, "doctor", PATH=str(path)).stdout
+    assert "is no parameter" not in said
+    assert re.search(r"^ok  CPORT +7778 ", said, re.MULTILINE), said
+
+
+def test_a_local_mk_of_an_old_editor(tmp_path: Path) -> None:
+    """What is written into it, and taken out again, leaves the other lines as they are, whatever their encoding."""
+    local, own = tmp_path / "local.mk", "# Büro\nPORT = 8890\n".encode("latin-1")
+    local.write_bytes(own)
+    proxies.write(local, ["PIPPORT = 3141"])
+    assert b"\nPIPPORT = 3141\n" in local.read_bytes()
+    proxies.write(local, [])
+    assert local.read_bytes() == own
 
 
 def test_every_target_refuses(checkout: Path, path: Path) -> None:
