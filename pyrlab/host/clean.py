@@ -28,10 +28,6 @@ def remove(project: Project, volumes: list[str]) -> None:
     """Remove everything, `volumes` included."""
     engine, cache = project.engine, project.cache
     containers = {lab.container_name: container for lab in labs(project) if (container := lab.container)}
-    there = project.images()
-    images = [tag for name in reversed(project.table) if (tag := project.tag_of(name)) in there]
-    if images:
-        owner.check_tag(project, images[-1])
     if containers:
         engine.run("rm", "--force", *containers)
     trial.remove(project)
@@ -43,11 +39,9 @@ def remove(project: Project, volumes: list[str]) -> None:
     for network in {f"{lab.compose[0]}_default" for lab in labs(project)}:
         if engine.inspect("network", network):
             engine.run("network", "rm", network)
-    for image in images:
-        engine.run("image", "rm", "--force", image)
+    images = remove_images(project)
     for container in containers.values():
         engine.drop_image(container["Image"])
-    engine.run("volume", "rm", owner.tag_volume(project), check=False)
     records = remove_records(project)
     if any(engine.inspect("container", f"{project.parameter('PROJECT')}-{service}") for service in SERVICES):
         for path in cache.iterdir():  # but for what the caches of make proxies have mounted
@@ -57,6 +51,20 @@ def remove(project: Project, volumes: list[str]) -> None:
         engine.run("image", "rm", project.tag_of("pyrlab-proxies"), check=False)
         shutil.rmtree(cache, ignore_errors=True)
     print(f"removed: {', '.join([*containers, *volumes, *images, *records]) or 'nothing'}")
+
+
+def remove_images(project: Project) -> list[str]:
+    """Remove the images of TAG, children first, if they are this checkout's; what was removed."""
+    found = owner.of_tag(project)
+    if not owner.is_own(project, found):
+        print(f"the images stay, which are of {found[owner.USER]}, made in {found[owner.CHECKOUT]}")
+        return []
+    there = project.images()
+    images = [tag for name in reversed(project.table) if (tag := project.tag_of(name)) in there]
+    for image in images:
+        project.engine.run("image", "rm", "--force", image)
+    project.engine.run("volume", "rm", owner.tag_volume(project), check=False)
+    return images
 
 
 def ask(volumes: list[str]) -> None:

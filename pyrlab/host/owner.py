@@ -65,11 +65,16 @@ def tag_volume(project: Project) -> str:
     return f"pyrlab_tag_{project.parameter('TAG')}"
 
 
+def of_tag(project: Project) -> dict[str, str]:
+    """The labels that say whose the images of TAG are; none where nobody's checkout has built any."""
+    found = project.engine.inspect("volume", tag_volume(project)) or {}
+    return found.get("Labels") or {}
+
+
 def check_tag(project: Project, image: str) -> None:
     """Raise Problem where another checkout's image would be replaced by another one."""
-    found = project.engine.inspect("volume", tag_volume(project))
     beside = "TAG gives yours a place beside it, as in make TAG=mine build, which goes on with what is built now"
-    check(project, found and found["Labels"], image, f", and would be replaced; {beside}")
+    check(project, of_tag(project), image, f", and would be replaced; {beside}")
 
 
 def others(project: Project) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,11 @@ def session(project: Project, source: str, python: str) -> Iterator[Session]:
 @contextmanager
 def alone(project: Project) -> Iterator[None]:
     """Let one build of this checkout run at a time, as `make -j pylab rlab` starts two."""
-    project.cache.mkdir(exist_ok=True)
-    with (project.cache / "lock").open("w") as lock:
-        wait_for(lock, "command in this checkout")
-        yield
+    path, ours = project.cache / "lock", False
+    while not ours:
+        project.cache.mkdir(exist_ok=True)
+        with path.open("w") as lock:
+            wait_for(lock, "command in this checkout")
+            ours = path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno()))  # make clean removes it
+            if ours:
+                yield

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
+import shutil
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from pyrlab.host.archive import new_layers
 from pyrlab.host.engine import Engine
 from pyrlab.host.progress import Progress
 from pyrlab.host.project import Project
+from pyrlab.host.session import alone
 from pyrlab.host.state import Image
 from pyrlab.model.problem import Problem
 
@@ -42,6 +46,30 @@ def stumbling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
 def asked(project: Project) -> list[str]:
     """The commands of Buildx that were asked for."""
     return (project.root / "asked").read_text().split()
+
+
+def test_one_build_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who waits for make clean to end is alone after it, too, though that has removed what they waited at."""
+    project, entered, done = Project(tmp_path, {}), threading.Event(), threading.Event()
+
+    def build() -> None:
+        with alone(project):
+            entered.set()
+            done.wait(60)
+
+    waiting = threading.Thread(target=build)
+    with alone(project):
+        waiting.start()
+        while bake.WAITING not in capsys.readouterr().err:
+            assert waiting.is_alive()
+        shutil.rmtree(project.cache)
+    try:
+        assert entered.wait(60)
+        with (project.cache / "lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        done.set()
+        waiting.join()
 
 
 def test_all_is_there(stumbling: Project) -> None:

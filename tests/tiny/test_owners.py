@@ -24,6 +24,7 @@ from checkout import (
     succeeded,
     write_lists,
 )
+from pyrlab.host import owner
 from pyrlab.host import state as state_of
 from pyrlab.host.project import Project
 from servers import free_ports
@@ -126,6 +127,18 @@ def test_anothers_image(tiny: Path, place: Path) -> None:
     assert f"made in {tiny}, and would be replaced; TAG gives yours a place beside it" in said
     assert state(TINY) == before
     assert "cowsay" not in (checkout / "requirements.lock").read_text()
+
+
+def test_anothers_image_stays(tiny: Path, place: Path) -> None:
+    """Who works with a set of labs of their own on another's images can remove that set, and nothing else."""
+    checkout, home = copy_checkout(place / "labs", tiny), f"{OWN}-labs_pylab-home"
+    docker("volume", "create", home)
+    before = state(TINY)
+    said = succeeded(run_make(checkout, "clean", TAG=TINY, PROJECT=f"{OWN}-labs"))
+    assert re.search(rf"^the images stay, which are of \S+, made in {tiny}$", said, re.MULTILINE)
+    assert f"removed: {home}" in said
+    assert state(TINY) == before
+    assert owner.tag_volume(Project(tiny, {"TAG": TINY})) in docker("volume", "ls", "--quiet").split()
 
 
 def test_anothers_unfinished_image(tiny: Path, place: Path) -> None:
