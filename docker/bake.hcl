@@ -38,14 +38,14 @@ target "bootstrap" {
   contexts   = { first = FIRST }
   dockerfile = "docker/debian/Dockerfile"
   args       = { STAMP = STAMP }
-  output     = ["type=local,dest=${FOLDER}"]
+  output     = ["type=local,\"dest=${replace(FOLDER, "\"", "\"\"")}\""]
 }
 
 # What getting online takes comes in secrets, so that nothing of it is in an image.
 target "secrets" {
   context = "."
   args    = { SOURCE_DATE_EPOCH = "1767225600" } # 2026-01-01; as in pyrlab/steps/pieces.py
-  secret  = concat(["id=network,env=NETWORK"], CACERT == "" ? [] : ["id=ca,src=${CACERT}"])
+  secret  = concat(["id=network,env=NETWORK"], CACERT == "" ? [] : ["id=ca,\"src=${replace(CACERT, "\"", "\"\"")}\""])
   attest  = ["type=provenance,disabled=true"] # provenance holds the time of the build
 }
 
@@ -106,7 +106,7 @@ target "manifest" {
   contexts          = { parent = PARENT }
   dockerfile-inline = "FROM parent\n"
   attest            = ["type=provenance,disabled=true"]
-  output            = ["type=oci,tar=false,dest=${FOLDER}"]
+  output            = ["type=oci,tar=false,\"dest=${replace(FOLDER, "\"", "\"\"")}\""]
 }
 
 # What the lists resolve to, into the folder of the locks.

@@ -37,14 +37,15 @@ def build(project: Project, names: list[str], upgrade: str = "") -> list[Image]:
     if not stale and not upgrade:
         return found
     with session(project, source, python) as now:
-        make_locks(names, now, upgrade)
+        locked = [*project.table] if upgrade else names  # as make outdated has said
+        make_locks(locked, now, upgrade)
         try:
             return build_images(names, now, asked=bool(upgrade))
         except Problem as problem:
             if not problem.moved:
                 raise
             now.progress.start_again(f"{str(problem).rpartition(';')[0]}; locking again")
-        make_locks(names, now, upgrade, forced=True)
+        make_locks(locked, now, upgrade, forced=True)
         return build_images(names, now, asked=bool(upgrade))
 
 

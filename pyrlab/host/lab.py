@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -18,6 +19,7 @@ import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pyrlab.host import idmap, machine, owner, parameters
 from pyrlab.host.engine import Engine
@@ -102,7 +104,7 @@ class Lab:
         """The ports that it is to listen on, its own first, by their parameters; raises Problem where it cannot."""
         own, found = self.project.table.labs[self.name], {}
         for name in (own, "TBPORT"):
-            if not (port := self.project.parameter(name)):
+            if not (port := parameters.unquoted(self.project.parameter(name))):
                 given = f"give it one, as in make {name}=8890 … or, in local.mk, export {name} = 8890"
                 raise Problem(f"{name} says where a lab listens, and has no value; {given}")
             if problem := parameters.wrong_with_port(name, port):
@@ -117,8 +119,10 @@ class Lab:
         """The port and the notebooks folder; raises Problem where it could not start with its parameters."""
         machine.chosen(self.project)
         if (address := self.project.engine.context[1]).startswith("ssh:"):
+            place = urlsplit(address)
+            host = f"ssh://{place.netloc}" if place.port else place.netloc
             there = f"the engine is on another machine ({address}), which has neither your notebooks nor this port"
-            raise Problem(f"{there}; type make there, and here make tunnel HOST={address.removeprefix('ssh://')}")
+            raise Problem(f"{there}; type make there, and here make tunnel HOST={host}")
         unclaimed(self.project, self)
         container = self.container
         published = container["NetworkSettings"]["Ports"].values() if container else []
@@ -310,7 +314,10 @@ def has_desktop() -> bool:
 def ssh_name() -> str:
     """user@host of this machine, as a laptop would name it."""
     connection = os.environ.get("SSH_CONNECTION", "").split()
-    return f"{owner.name()}@{connection[2] if len(connection) == 4 else socket.gethostname()}"
+    if len(connection) != 4:
+        return f"{owner.name()}@{socket.gethostname()}"
+    *_, address, port = connection
+    return f"{f'-p {port} ' * (port != '22')}{owner.name()}@{address}"
 
 
 def list_labs(project: Project) -> None:
@@ -340,11 +347,15 @@ def tunnel(project: Project) -> None:
         raise Problem("make tunnel needs the server, as in make tunnel HOST=user@server")
     ps = " ".join(["docker ps -q", *own_labs("$(id -un)")])
     ids = f'ids=$({ps}) && {{ [ -z "$ids" ] || docker container inspect $ids; }}'
-    ssh = ["ssh", *shlex.split(project.parameter("SSH_OPTIONS"))]
-    run = subprocess.run([*ssh, host, ids], stdout=subprocess.PIPE, text=True)
+    try:
+        ssh = ["ssh", *map(parameters.expanded, shlex.split(project.parameter("SSH_OPTIONS")))]
+    except ValueError:
+        raise Problem("SSH_OPTIONS has a quotation mark that does not end; a single one takes a \\ before it") from None
+    run = subprocess.run([*ssh, host, f"sh -c {shlex.quote(ids)}"], stdout=subprocess.PIPE, text=True)
     if run.returncode:
         raise Problem(f"{host} could not be asked for its labs; ssh's own words stand above")
-    found = [Running.of(container) for container in json.loads(run.stdout or "[]")]
+    said = re.search(r"^\[\n.*?^\]$", run.stdout, re.MULTILINE | re.DOTALL)  # a .bashrc there may say something, too
+    found = [Running.of(container) for container in json.loads(said[0] if said else "[]")]
     if not found:
         raise Problem(f"no lab runs on {host}; start one there with make start_pylab or make start_rlab")
     forwards: list[str] = []
@@ -386,7 +397,7 @@ def main(project: Project) -> None:
             for lab in there:
                 lab.stop()
             if not there:
-                print("no lab runs")
+                print(f"no lab of PROJECT={project.parameter('PROJECT')} is here; make list shows those that run")
         case "url":
             print(chosen[0].running().url())
         case "logs":

@@ -13,9 +13,6 @@ from bare import make_path, write_script
 from checkout import ROOT
 from pyrlab.host import faults
 from pyrlab.host.engine import Engine
-from pyrlab.host.lab import Lab
-from pyrlab.host.project import Project
-from pyrlab.model.problem import Problem
 
 BOTH = [{"Name": "buildx", "Version": "v0.13.1"}, {"Name": "compose", "Version": "v2.26.1"}]
 
@@ -217,10 +214,3 @@ def test_engine_that_always_ends(ending: Path, tmp_path: Path) -> None:
     run = run_script(ending)
     assert run.returncode == 1
     assert (tmp_path / "done").read_text().count("start") == 4
-
-
-def test_a_lab_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On an engine that docker reaches over SSH no lab is started: it would have other notebooks, and no such port."""
-    monkeypatch.setattr(Engine, "context", ("server", "ssh://ada@server"))
-    with pytest.raises(Problem, match=r"^the engine is on another machine \(ssh://ada@server\), .* HOST=ada@server$"):
-        Lab(Project(ROOT, {}), "pylab").check()
