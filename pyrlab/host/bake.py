@@ -29,7 +29,8 @@ NO_HISTORY = "DeadlineExceeded"
 GONE = "error reading from server|Cannot connect to the Docker daemon|error during connect|unexpected EOF"
 # Or somebody has its cache pruned meanwhile, as another user's pyrlab does: this is then all that it says.
 PRUNED = "(?m)^(ERROR: failed to solve: )?not found$"
-STUMBLE = rf"{PRUNED}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
+LOST = r"snapshot (\S+) does not exist"  # of engines before 30, at times, where several build (moby/buildkit#6808)
+STUMBLE = rf"{PRUNED}|{LOST}|{NO_HISTORY}|{GONE}|no active sessions|inconsistent graph state"
 # In BuildKit's words about what pyrlab's steps have made, which no later build can use; resolve, debs and r are those
 # of an earlier pyrlab.
 STEPS = r'/run.sh (image|check|manifest|"\$\{TOOL\}"|resolve|debs|r) '
@@ -90,6 +91,8 @@ def bake(
             time.sleep(PAUSE)
             if re.search(GONE, words):
                 await_engine(project)
+            if lost := re.search(LOST, words):
+                prune(project.engine, with_what_rests_on(cache_records(shown_records(project.engine)), {lost[1]}))
             progress.forget(STUMBLE)
             progress.log.write(f"--- again: {target}\n")
             bake(project, target, progress, environment, done, take, layers, attempts - 1)
@@ -137,7 +140,7 @@ def forget_steps(engine: Engine) -> bool:
     once that comes to LOOKUPS, and where other builds on images of many layers, by Dockerfiles with FROM pylab, are
     the reason, what it keeps of these, too; until then what is there makes the next build faster.
     """
-    shown = engine.run("buildx", "du", "--verbose", check=False)
+    shown = shown_records(engine)
     if IN_USE.search(shown):
         return False
     with suppress(Problem):
@@ -176,12 +179,25 @@ def prune(engine: Engine, names: Collection[str]) -> None:
         engine.run("buildx", "prune", "--all", "--force", f"--filter=id=/^({ids})/")
 
 
+def shown_records(engine: Engine) -> str:
+    """What buildx shows of BuildKit's cache."""
+    return engine.run("buildx", "du", "--verbose", check=False)
+
+
 def cache_records(shown: str) -> Records:
     """The records of BuildKit's cache that buildx shows."""
     found: Records = {}
     for record in re.split(r"^ID:\s+", shown, flags=re.MULTILINE)[1:]:
         name, *parents = re.findall(r"\b[a-z0-9]{25}\b", record)
         found[name] = record, {*parents}
+    return found
+
+
+def with_what_rests_on(records: Records, names: Iterable[str]) -> set[str]:
+    """The records of these names, and those that rest on them, which keep them there."""
+    found = {*names}
+    while more := {name for name, (_, above) in records.items() if name not in found and above & found}:
+        found |= more
     return found
 
 

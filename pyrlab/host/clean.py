@@ -6,7 +6,7 @@ import shutil
 import sys
 
 from pyrlab.host import idmap, owner, trial
-from pyrlab.host.bake import cache_records, prune
+from pyrlab.host.bake import cache_records, prune, shown_records, with_what_rests_on
 from pyrlab.host.lab import labs
 from pyrlab.host.online import CERTIFICATES
 from pyrlab.host.project import Project, run_main
@@ -84,11 +84,9 @@ def remove_records(project: Project) -> list[str]:
     if others := owner.others(project):
         print(f"the build cache stays, for {' and '.join(others)} on this engine")
         return []
-    records = cache_records(project.engine.run("buildx", "du", "--verbose"))
-    found = {name for name, (record, _) in records.items() if "pyrlab" in record}
-    while more := {name for name, (_, parents) in records.items() if name not in found and parents & found}:
-        found |= more
-    prune(project.engine, found)
+    records = cache_records(shown_records(project.engine))
+    own = (name for name, (record, _) in records.items() if "pyrlab" in record)
+    prune(project.engine, with_what_rests_on(records, own))
     return ["the build cache"]
 
 

@@ -27,7 +27,6 @@ STEPS = [
 ]
 EVENT = re.compile(r"^pyrlab-event: (\{.*\})\n?", re.MULTILINE)  # what a step tells; see pyrlab/model/events.py
 FULL = "no space left on device"
-LOST = r"snapshot (\S+) does not exist"  # of engines before 30, at times, where several build (moby/buildkit#6808)
 
 
 def documents(stream: IO[str]) -> Iterator[dict[str, Any]]:
@@ -216,7 +215,4 @@ class Progress:
             if texts[key]:
                 return Problem(f"a build step failed ({self.step(key) or self.names[key]}): {error}")
         words = [*self.words, *self.errors.values()]
-        if lost := re.search(LOST, "\n".join(words)):
-            mend = f"docker buildx prune --force --filter id={lost[1]} lets it make that anew"
-            return Problem(f"the engine has lost a part of its build cache; {mend}")
         return Problem(f"the build failed: {words[-1] if words else 'bake said nothing'}")

@@ -8,6 +8,9 @@ import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Collection, Iterator
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,8 @@ def stumbling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
     (tmp_path / ".cache").mkdir()
     script = """
     [ $1 != info ] || { echo '{"ServerVersion": "'${VERSION:-26.1.5}'"}'; exit 0; }
+    [ $2 != prune ] || { echo $* >>pruned; exit 0; }
+    [ ! -e shown ] || [ $2 != du ] || exec /bin/cat shown
     echo $2 >>asked; [ "$2" != bake ] || echo FROM scratch >$TMPDIR/Dockerfile; echo "$WORDS" >&2; exit 1
     """
     write_script(tmp_path / "docker", f"#!/bin/sh\n{script}\n")
@@ -48,7 +53,7 @@ def asked(project: Project) -> list[str]:
     return (project.root / "asked").read_text().split()
 
 
-def test_one_build_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_build_at_a_time(tmp_path: Path) -> None:
     """Who waits for make clean to end is alone after it, too, though that has removed what they waited at."""
     project, entered, done = Project(tmp_path, {}), threading.Event(), threading.Event()
 
@@ -58,9 +63,10 @@ def test_one_build_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             done.wait(60)
 
     waiting = threading.Thread(target=build)
-    with alone(project):
+    with alone(project), redirect_stderr(StringIO()) as said:
         waiting.start()
-        while bake.WAITING not in capsys.readouterr().err:
+        while bake.WAITING not in said.getvalue():
+            waiting.join(0.01)
             assert waiting.is_alive()
         shutil.rmtree(project.cache)
     try:
@@ -84,6 +90,16 @@ def test_nothing_is_left(stumbling: Project) -> None:
     with Progress([], stumbling.root / "log") as progress:
         bake.bake(stumbling, "pylab", progress, {}, done=lambda: True)
     assert not [*stumbling.root.rglob("Dockerfile")]
+
+
+def test_something_is_lost(stumbling: Project) -> None:
+    """What the engine has lost of its build cache it is told to forget, with all that rests on it, and makes anew."""
+    (stumbling.root / "shown").write_text("".join(shown_by_buildx({**chain("step", 3), **chain("other", 2)})))
+    lost = f"ERROR: failed to solve: failed to mount: snapshot {[*chain('step', 3)][1]} does not exist: not found"
+    with Progress([], stumbling.root / "log") as progress, pytest.raises(Problem, match="does not exist"):
+        bake.bake(stumbling, "pylab", progress, {"WORDS": lost}, attempts=2)
+    assert asked(stumbling).count("bake") == 2
+    assert re.findall(r"\b(?:step|other)\d\w+", (stumbling.root / "pruned").read_text()) == ["step0100", "step0200"]
 
 
 @pytest.mark.parametrize(("words", "times"), [(LATE, 3), (PRUNED, 3), (UNKNOWN, 1)])
@@ -128,6 +144,13 @@ def chain(name: str, length: int) -> dict[str, str]:
     return dict(zip(ids, ["", *ids], strict=False))
 
 
+def shown_by_buildx(records: dict[str, str], own: Collection[str] = ()) -> Iterator[str]:
+    """What buildx du shows of records, of which those of one's own are what no later build can use."""
+    for name, parent in records.items():
+        about = "Shared: true" if name in own else "Description: mount / from exec"
+        yield f"ID:\t\t{name}\nParent:\t\t{parent}\nReclaimable:\ttrue\nType:\t\tregular\n{about}\n\n"
+
+
 @pytest.mark.parametrize(
     ("version", "own", "images", "removed"),
     [
@@ -144,12 +167,7 @@ def test_what_is_forgotten(tmp_path: Path, version: str, own: int, images: int, 
     long = {name: parent for image in range(images) for name, parent in chain(f"long{image}", 62).items()}
     steps = chain("step", 62 * own)
     records = {**long, **steps, **chain("short", 12)}
-    shown = "".join(
-        f"ID:\t\t{name}\nParent:\t\t{parent}\nReclaimable:\ttrue\nType:\t\tregular\n"
-        f"{'Shared: true' if name in steps else 'Description: mount / from exec'}\n\n"
-        for name, parent in records.items()
-    )
-    (tmp_path / "shown").write_text(shown)
+    (tmp_path / "shown").write_text("".join(shown_by_buildx(records, own=steps)))
     info = json.dumps({"ServerVersion": version})
     script = f"case $* in info*) echo '{info}' ;; *du*) cat shown ;; *) echo \"$*\" >>pruned ;; esac"
     write_script(tmp_path / "docker", f"#!/bin/sh\n{script}\n")
