@@ -20,6 +20,8 @@ ACCOUNTS = {"/etc/shadow", "/etc/gshadow"}
 OPEN = {"/etc/ssl/certs/ssl-cert-snakeoil.pem", "/var/lib/dbus/machine-id"}
 KEYSTORE = bytes.fromhex("feedfeed00000002")  # begins one of Java's
 CERTIFICATE = 2  # the kind of entry of Java's keystores that is no key
+SHADOW = "etc/shadow"
+DAY = re.compile("^([^:\n]*:[^:\n]*:)([0-9]+)", re.MULTILINE)  # in which an account got its password, there
 JAVA = "etc/ssl/certs/java/cacerts"  # the keystore that a Java runtime is installed with
 REMAKE = {  # what makes anew what begins so
     "/etc/ssh/ssh_host_": "ssh-keygen -A",
@@ -72,6 +74,11 @@ def note(left_out: Collection[str]) -> str:
     ways = [command for start, command in REMAKE.items() if any(path.startswith(start) for path in left_out)]
     remake = f"; root makes it anew with {' and '.join(ways)}" if ways else ""
     return f"left out, since all who have the images would share what installing made up: {shown}{remake}"
+
+
+def settled_accounts(shadow: str) -> str:
+    """The text of /etc/shadow as if no account had been made later than EPOCH: useradd writes the day."""
+    return DAY.sub(lambda day: f"{day[1]}{min(int(day[2]), EPOCH // 86_400)}", shadow)
 
 
 def settled(keystore: bytes) -> bytes:

@@ -488,7 +488,7 @@ class Step:
         """What is written where apt installs each of `rounds`, and whether it had to; `own` are not streamed."""
         digests = [[self.found[name].digest for name in names] for names in rounds]
         made_of = [self.parent_key, self.shelf.filters.text, digests, sorted(own), self.order.removed]
-        result = Installed(self.shelf.piece("rest", made_of))
+        result = Installed(self.shelf.piece("rest", chance.DAY.pattern, made_of))
         if result.exists:
             return result, False
         since = trees.step_started()
@@ -548,8 +548,11 @@ def text_of(path: Path) -> str:
 def settle(root: Path) -> None:
     """Give what installing writes in an order of chance one that is always the same."""
     keystore = root / chance.JAVA
-    if keystore.is_file() and (content := chance.settled(before := keystore.read_bytes())) != before:
+    if keystore.is_file() and (content := chance.settled(was := keystore.read_bytes())) != was:
         keystore.write_bytes(content)
+    shadow = root / chance.SHADOW
+    if (text := chance.settled_accounts(before := text_of(shadow))) != before:
+        shadow.write_text(text)
     config = root / GITCONFIG
     if config.is_file():  # git-lfs writes the settings of its one section
         first, *others = config.read_text().splitlines(keepends=True) or [""]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT
-from pyrlab.steps import chance, trees
+from pyrlab.steps import chance, debian, trees
 from pyrlab.steps.pieces import Piece, Tar, decompress, frames
 
 OLD, SINCE, NEW = 1_500_000_000, 1_600_000_000, 1_700_000_000  # unpacked, the step's start, generated
@@ -279,6 +279,15 @@ def test_what_installing_makes_up_is_left_out(step: Step) -> None:
     assert "/etc/server, /etc/ssh, /etc/ssl" in note
     ways = "ssh-keygen -A and make-ssl-cert generate-default-snakeoil and dbus-uuidgen --ensure"
     assert note.endswith(f"/var/lib/dbus, /var/lib/server/17; root makes it anew with {ways}")
+
+
+def test_the_day_of_an_account_is_settled(step: Step) -> None:
+    """Whoever builds on another day has the same accounts."""
+    shadow = "root:*:20454:0:99999:7:::\nold:!:19000::::::\nsshd:!:20784::::::\nopen:::\n"
+    put(step.root / "etc/shadow", shadow, 0o640)
+    debian.settle(step.root)
+    assert (step.root / "etc/shadow").read_text() == shadow.replace("20784", "20454")
+    assert (step.root / "etc/shadow").stat().st_mode & 0o777 == 0o640
 
 
 def test_certificates_of_java_are_settled() -> None:
