@@ -139,7 +139,8 @@ def wrong_with(name: str, value: str) -> str:
         return ""
     if name in ADDRESSES:
         wrong = re.search(r"""\s|^["'`]|["'`]$""", value)
-        return f"{name} has a blank in it, or a quotation mark at one end, which no address has" if wrong else ""
+        bare = f"{name} lacks http:// or https:// at its beginning" * (name in ("CRAN", "BIOC") and "://" not in value)
+        return f"{name} has a blank in it, or a quotation mark at one end, which no address has" if wrong else bare
     if not value.isprintable():
         return f"{name}={value!r} has a character in it that cannot be printed"
     if name in PATHS and (unset := re.search(r"\$\w+|\$\{\w+\}", value)):

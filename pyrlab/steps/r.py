@@ -20,6 +20,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -107,7 +108,7 @@ def needs(description: dict[str, str]) -> tuple[Need, ...]:
 
 
 class Unreachable(Exception):
-    """An address that gives nothing: which, and why."""
+    """An address that gives nothing: which, and why; nothing of a password."""
 
     def __init__(self, what: str) -> None:
         super().__init__(without_passwords(what))
@@ -159,14 +160,15 @@ class Repository:
     def packages(self) -> dict[str, Package]:
         """Its packages by name; raises Unreachable."""
         try:
-            text = gzip.decompress(self.web.get(f"{self.contrib}/PACKAGES.gz")).decode()
-        except gzip.BadGzipFile as error:
+            text = gzip.decompress(self.web.get(f"{self.contrib}/PACKAGES.gz")).decode(errors="replace")
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise Unreachable(f"{self.contrib}/PACKAGES.gz is no index of R packages") from error
-        found = {}
+        found: dict[str, Package] = {}
         for entry in debs.paragraphs(text):
             name, version = entry["Package"], entry["Version"]
             url = "/".join(filter(None, [self.contrib, entry.get("Path"), f"{name}_{version}.tar.gz"]))
-            found[name] = Package(name, version, needs(entry), url, self.source)
+            if name not in found or key(version) > key(found[name].version):  # of several R takes the latest, too
+                found[name] = Package(name, version, needs(entry), url, self.source)
         return found
 
     def find(self, need: Need, sha256: str = "") -> Package | None:
@@ -252,6 +254,10 @@ class Resolver:
     def want(self, line: lists.Line) -> None:
         """Take in a line of the list and all that it needs; raises Wrong or Unreachable."""
         if line.text.startswith("url::"):
+            if not re.match(r"url::https?://", line.text):
+                raise Wrong(f"'{line.text}' has no address that begins with http:// or https://")
+            if without_passwords(line.text) != line.text:
+                raise Wrong("the user and password of the address would be in the lock; take them out")
             self.want_archive(line.text.removeprefix("url::"), line, line.text)
         elif match := GITHUB.fullmatch(line.text):
             self.want_commit(f"{GITHUB_ADDRESS}/{match[1]}/{match[2]}/archive", match[3] or "HEAD", line)
@@ -695,7 +701,8 @@ def check(lines: dict[str, lists.Line]) -> None:
         raise Problem(what, words="R") from error
     rows = (row.split("\t", 2) for row in said.splitlines() if row.startswith("pyrlab\t"))
     for _, name, reason in rows:
-        problem = "R's names are case-sensitive" if "there is no package called" in reason else reason
+        own = re.search(rf"there is no package called \W{re.escape(name)}\W", reason)
+        problem = "R's names are case-sensitive" if own else reason
         why = hint(problem) or f" ({problem})"
         raise Problem(f"R cannot load the package '{name}'{why}", place(lines[name], name))
 

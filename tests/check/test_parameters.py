@@ -45,6 +45,7 @@ REFUSED = [
     ("TBPORT", "6006x", "TBPORT=6006x is no port number; "),
     ("APTPORT", "0", "APTPORT=0 is no port number; "),
     ("PIPPORT", "3141 3142", "PIPPORT=3141 3142 is no port number; "),
+    ("CRAN", "cran.invalid", "CRAN lacks http:// or https:// at its beginning"),
     ("BASE", "debain", "BASE=debain is none of auto, registry and debian"),
     ("ENGINE", "extern", "ENGINE=extern is neither external nor empty"),
     ("SAVE", "maybe", "SAVE=maybe is neither yes nor no"),

@@ -31,6 +31,7 @@ CRAN = [
     ("tomorrow", "1.0", "Depends: R (>= 5.0.0)"),
     ("broken", "1.0", "Imports: nowhere"),
     ("modern", "1.0", "Imports: gbm (>= 2.2)"),
+    ("gbm", "2.2.0", "Imports: lattice"),  # of several, which a repository of one's own may have, R takes the latest
 ]
 
 
@@ -182,6 +183,8 @@ def test_an_archive_by_its_address(cran: WebServer) -> None:
             "https://github.com/r-lib/cli",
             "'https://github.com/r-lib/cli' is the address of a page; write github::r-lib/",
         ),
+        ("url::./zoo.tar.gz", "'url::./zoo.tar.gz' has no address that begins with http:// or https://"),
+        ("url::https://me:s3cret@host.invalid/a.tar.gz", "the user and password of the address would be in the lock; "),
         ("./zoo_1.8-12.tar.gz", "'./zoo_1.8-12.tar.gz' names no R package; write ggplot2, "),
     ],
 )
@@ -211,6 +214,14 @@ def test_no_repository() -> None:
         resolve(f"http://ada:s3cret@{host}", "gbm")
     start = f"r_packages.txt line 1: Debian has no R package named 'gbm', and http://{host}/src/contrib/PACKAGES.gz"
     assert str(stopped.value).startswith(f"{start} cannot be reached: ")
+
+
+@pytest.mark.parametrize("content", [b"<html>", gzip.compress(b"Package: gbm\n")[:-4]], ids=["a page", "cut off"])
+def test_no_index(content: bytes, cran: WebServer, tmp_path: Path) -> None:
+    """What a repository gives in the place of its index is said to be none."""
+    (tmp_path / "src/contrib/PACKAGES.gz").write_bytes(content)
+    with pytest.raises(Problem, match=r"/PACKAGES\.gz is no index of R packages"):
+        resolve(cran.url, "gbm")
 
 
 def test_two_lines_contradict(cran: WebServer) -> None:
