@@ -194,7 +194,8 @@ def chown(path: str, options: str, account: Account) -> None:
     """Give a path to an account."""
     owner = f"{account.uid}:{account.gid}"
     log("INFO", f"Ensuring {path} is owned by {owner} {f'(chown options: {options})' if options else ''}".rstrip())
-    if subprocess.run(["chown", *shlex.split(options), owner, path]).returncode:
+    # What it prints, as with -v, is none of what start.sh is to run.
+    if subprocess.run(["chown", *shlex.split(options), owner, path], stdout=sys.stderr).returncode:
         log("WARNING", f"{path} could not be given to {owner} altogether; see chown's words above.")
 
 

@@ -33,7 +33,8 @@ def has_ipv6() -> bool:
 
 # Inside the container; who may reach it is decided by the published port. "" is IPv4 and IPv6, and a warning.
 c.ServerApp.ip = "" if has_ipv6() else "0.0.0.0"
-c.ServerApp.port = int(os.environ.get("JUPYTER_PORT", "8888"))
+port = os.environ.get("JUPYTER_PORT", "")
+c.ServerApp.port = int(port) if port.isdecimal() else 8888  # a cluster with a service jupyter sets it to tcp://…
 c.ServerApp.open_browser = False
 c.ServerApp.allow_root = True  # a rootless engine maps the user who started the lab to root
 # Tornado warns, once, that the server waits longer than 30 s for the answer to a ping; less would close what is idle.

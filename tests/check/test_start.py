@@ -101,6 +101,13 @@ def test_capabilities() -> None:
         contract.may_change_user(NONE, "         0          0 4294967295\n")
 
 
+def test_what_chown_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is told to whoever looks on, and start.sh, which runs what is printed, gets none of it."""
+    contract.chown(str(tmp_path), "-v", contract.Account("ada", os.getuid(), os.getgid(), "ada"))
+    printed = capfd.readouterr()
+    assert (printed.out, str(tmp_path) in printed.err) == ("", True)
+
+
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is logged."""
