@@ -35,7 +35,7 @@ for names in (
 for name in ("--pre", "--require-hashes"):
     OPTIONS.add_argument(name, dest=name, action="store_true")
 
-WHEEL = re.compile(r"\s*(?:[^\s@]+\s*@\s*file:)?(?!\w+:)([^\s;@]+?\.whl)\b")
+WHEEL = re.compile(r"\s*(?:[^\s@]+\s*@\s*(?:file:|(?=\.)))?(?!\w+:)([^\s;@]+?\.whl)\b")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Checkout:
         pending = [path]
         while pending:
             name = pending.pop(0)
-            if name in found or not self.has(name):  # what is wrong with such a line, the build says
+            there = (self.root / name).is_file() if name == path else self.has(name)  # a list may be a link
+            if name in found or not there:  # what is wrong with such a line, the build says
                 continue
             text = (self.root / name).read_text(encoding="utf-8", errors="surrogateescape")
             found[name] = text.removeprefix("\ufeff")

@@ -67,6 +67,9 @@ class Demands:
                 lines = lines[: -len(rest)]
         for line in lines:
             with self.noting(line):
+                if variable := re.search(r"\$\{[A-Z0-9_]+\}", line.text):
+                    may = "is filled in only as user or password of an address; write out what it stands for"
+                    raise ValueError(f"{variable[0]} {may}")
                 if re.match(r"-\S", line.text):
                     self.option(line, constrains)
                 else:
@@ -95,7 +98,8 @@ class Demands:
                 if name in ("--requirement", "--constraint"):
                     self.include(line, value, constrains or name == "--constraint")
                 elif name == "--editable":
-                    raise ValueError(f"'{line.text}' would be a link to a folder that no image has; {BUILD_A_WHEEL}")
+                    mend = "write it without the -e" if re.match(r"\w+\+\w+://", value) else BUILD_A_WHEEL
+                    raise ValueError(f"'{line.text}' would be a link to a folder that no image has; {mend}")
                 elif name == "--no-binary" and value.startswith(":"):
                     raise ValueError(f"'{line.text}': this would compile all of JupyterLab, too; name the packages")
                 elif name in INDEXES and not re.match(r"https?://", value):
@@ -138,9 +142,12 @@ class Demands:
             raise ValueError(f"{page[1]} is the address of a page, and of no file of a package; {right}")
         if re.match(r"(\w+\+)?\w+://", text) and not text.startswith("file:"):  # an address alone
             named = re.search(r"[#&]egg=([\w.-]+)|/([\w.]+)-[^/]*\.whl", text)
+            if hashes and not named:
+                raise ValueError(f"{text} does not say of which package the --hash is; write NAME @ {text}")
             return Package(line, canonicalize_name(named[1] or named[2]) if named else "", text, None, hashes)
         address, _, condition = text.partition(";")
-        name, at, place = address.strip().rpartition("@") if re.search(r"@\s*file:", address) else ("", "", address)
+        here = re.search(r"@\s*(file:|\.)", address)
+        name, at, place = address.strip().rpartition("@") if here else ("", "", address)
         if at or (re.search(r"^[./~]|[\\/]|\.whl\b|\.tar\.gz$|^file:", place.strip()) and " @ " not in address):
             return self.file(line, name, place.strip().removeprefix("file:"), condition, hashes)
         try:

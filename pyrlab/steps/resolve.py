@@ -315,15 +315,18 @@ def uv_options(options: dict[str, list[str]]) -> list[str]:
 def as_listed(found: Packages, asked: Demands) -> Packages:
     """What was found: an index where the lists name it, wheels by their place, checksums as they demand; or stop."""
     indexes = {each.rstrip("/") for name in INDEXES for each in asked.options.get(name, ())}
-    demanded = {package.name: package for package in asked.packages if package.hashes}
+    demanded: dict[str, list[Package]] = {}  # a line each for some systems or Pythons, or of a list of constraints
+    for package in (package for package in [*asked.packages, *asked.constraints] if package.hashes):
+        demanded.setdefault(package.name, []).append(package)
     for key, locked in found.items():
         index = locked.index if locked.index.rstrip("/") in indexes else ""
         url, hashes = locked.url.replace(f"file://{asked.root}/", "./"), locked.hashes
-        if package := demanded.get(name_of(key)):
-            hashes = tuple(each for each in hashes if each in package.hashes)
+        if packages := demanded.get(name_of(key)):
+            hashes = tuple(each for each in hashes if any(each in package.hashes for package in packages))
             if not hashes:
-                what = f"no file of {package.name} {locked.version} has the checksum that the line demands"
-                asked.problems.note(f"{what}; if the index is to be trusted, take out the --hash", package.line)
+                what = f"no file of {name_of(key)} {locked.version} has the checksum that the line demands"
+                lines = [package.line for package in packages]
+                asked.problems.note(f"{what}; if the index is to be trusted, take out the --hash", *lines)
         found[key] = replace(locked, index=index, url=url, hashes=hashes)
     asked.problems.stop()
     return found

@@ -153,7 +153,7 @@ class Packages:
 
     def index_options(self, names: Iterable[str]) -> list[str]:
         """The options with which some packages are found where a list says that they are."""
-        indexes = {self.pins[name].index for name in names}
+        indexes = {self.pins[name].index.rstrip("/") for name in names}
         found = []
         for option in requirements.INDEXES:
             urls = [url for url in self.options.get(option, ()) if url.rstrip("/") in indexes]

@@ -182,6 +182,19 @@ def test_lines_are_read_as_pip_reads_them(tmp_path: Path) -> None:
             "./cut-1.0-py3-none-any.whl is no wheel, or an incomplete one; copy it here again",
         ),
         ("C:\\wheels\\a-1.0-py3-none-any.whl", "a file of the machine where the list was written is on no other; "),
+        (
+            "-e git+https://packages.invalid/own@v1#egg=own",
+            "'-e git+https://packages.invalid/own@v1#egg=own' would be a link to a folder that no image has; "
+            "write it without the -e",
+        ),
+        (
+            "own @ https://packages.invalid/${PROJECT}/own-1.0-py3-none-any.whl",
+            "${PROJECT} is filled in only as user or password of an address; write out what it stands for",
+        ),
+        (
+            f"https://packages.invalid/own-1.0.tar.gz --hash=sha256:{'0' * 64}",
+            "https://packages.invalid/own-1.0.tar.gz does not say of which package the --hash is; write NAME @ https:",
+        ),
         ("-c 'limits.txt", "'-c 'limits.txt' cannot be read: no closing quotation"),
         (
             "six --hash=md5:529d",
@@ -222,15 +235,15 @@ def test_why_a_package_cannot_be_compiled(words: str, expected: str) -> None:
     assert compiled.sentence("own", words) == f"own could not be compiled: {expected}"
 
 
-def test_an_index_is_asked_for_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("index", ["https://packages.invalid/simple", "https://packages.invalid/simple/"])
+def test_an_index_is_asked_for_its_packages(index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index that a list names is asked where something is installed that comes from it."""
     monkeypatch.setattr(wheels, "BESIDE", tmp_path / "wheels")
-    index = "https://packages.invalid/simple"
     pins = wheels.pins_of({"common": Locked("1.0"), "own": Locked("2.0", index=index)})
     options = wheels.options_of([Lock({}, options=(f"--extra-index-url {index}", "--trusted-host packages.invalid"))])
     packages = wheels.Packages(pins, options, tmp_path, compiled.Cache(tmp_path, tmp_path))
     assert packages.index_options(["common"]) == []
-    own = ["--extra-index-url=https://packages.invalid/simple", "--trusted-host=packages.invalid"]
+    own = [f"--extra-index-url={index}", "--trusted-host=packages.invalid"]
     assert packages.index_options(["common", "own"]) == own
 
 
@@ -246,11 +259,13 @@ def test_what_a_list_points_at(project: Project) -> None:
     """A build sees the files of the checkout that a list points at, and no others."""
     folder = project.root
     files = {
-        "requirements.txt": "\ufeff-r sub/a.txt\n-c limits.txt\n-r ../out.txt\n./wheels/one-1-py3-none-any.whl[x]\n",
+        "requirements.txt": "\ufeff-r sub/a.txt\n-c limits.txt\n-r ../out.txt\n./wheels/one-1-py3-none-any.whl[x]\n"
+        "here @ ./wheels/here-1-py3-none-any.whl\n",
         "sub/a.txt": "-rb.txt\n-r /etc/passwd\n#-r other.txt\na @ file:wheels/two-1-py3-none-any.whl ; os_name=='nt'\n",
         "sub/b.txt": f"-r 'a.txt'\n-r {folder}/other.txt\nhttps://packages.invalid/wheels/three-1.0-py3-none-any.whl\n",
         "limits.txt": "numpy<3\n",
         "other.txt": "",
+        "wheels/here-1-py3-none-any.whl": "",
         "wheels/one-1-py3-none-any.whl": "",
         "wheels/two-1-py3-none-any.whl": "",
         "wheels/three-1.0-py3-none-any.whl": "",
@@ -271,6 +286,17 @@ def test_what_a_list_points_at(project: Project) -> None:
         "sub/a.txt",
         "sub/b.txt",
     ]
+
+
+def test_a_list_that_is_a_link(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A list may be a link to the one of another project."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "wanted.txt"
+    elsewhere.write_text("cowsay\n")
+    (project.root / "requirements.txt").unlink(missing_ok=True)
+    (project.root / "requirements.txt").symlink_to(elsewhere)
+    project.checkout.stage(project.root / "staged")
+    assert (project.root / "staged/python/requirements.txt").read_text() == "cowsay\n"
+    assert "cowsay" in project.checkout.wanted("requirements")
 
 
 def test_passwords_are_kept_apart(project: Project) -> None:
@@ -313,8 +339,10 @@ def test_passwords_of_a_list_beside_its_dockerfile(project: Project) -> None:
         ("-i https://me:${NOT_SET}@one.invalid/", "the variable NOT_SET is not set in the environment"),
         ("a @ git+https://token@one.invalid/a/a", "what is in the address of a git repository would be in every image; "
          "build a wheel of it and name that, as in ./wheels/NAME.whl"),
+        ("-i https://me:a%20b@one.invalid/", "a user or password with a blank, a backslash, or a quotation mark at its "
+         "beginning cannot be handed on to uv and pip"),
     ],
-    ids=["variable", "git"],
+    ids=["variable", "git", "blank"],
 )  # fmt: skip
 def test_passwords_that_cannot_be_had(project: Project, line: str, sentence: str) -> None:
     """A password that is not there, or could not be kept out of an image, is refused with its line."""

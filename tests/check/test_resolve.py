@@ -89,6 +89,22 @@ def test_what_is_wrong_besides(tmp_path: Path, index: WebServer) -> None:
     assert index.paths.count("/simple/one/") <= 2
 
 
+def test_checksums(tmp_path: Path, index: WebServer) -> None:
+    """A checksum holds that any line demands, of a list of constraints, too; of lines for some systems each its own."""
+    for version in ("1.0", "2.0"):
+        offer(tmp_path, "one", version)
+    right, wrong = (
+        hashlib.sha256(f"one-{version}-py3-none-any.whl".encode()).hexdigest() for version in ("2.0", "1.0")
+    )
+    here = f'one==2.0; sys_platform == "linux" --hash=sha256:{right}'
+    there = f'one==1.0; sys_platform != "linux" --hash=sha256:{wrong}'
+    assert lock(tmp_path, index, here, there) == lock(tmp_path, index, there, here) == {"one": "2.0"}
+    (tmp_path / "limits.txt").write_text(f"one==2.0 --hash=sha256:{wrong}\n")
+    said = r"^limits\.txt line 1: no file of one 2\.0 has the checksum that the line demands; "
+    with pytest.raises(Problem, match=said):
+        lock(tmp_path, index, "one", "-c limits.txt")
+
+
 def test_what_is_not_there(tmp_path: Path, index: WebServer) -> None:
     """A name that the index does not have is refused with its line, whatever is locked."""
     offer(tmp_path, "old", "1.0")
