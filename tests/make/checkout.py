@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pyrlab.host import locks
+from pyrlab.host import idmap, locks
 from pyrlab.host.project import Project
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -209,6 +209,7 @@ def running_lab(lab: str, make: Make, project: str, files: Path, port: int) -> I
 def remove_lab(lab: str, project: str) -> None:
     """Remove a lab with its settings, and after the last one the network."""
     subprocess.run(["docker", "rm", "--force", "--volumes", f"{project}-{lab}"], capture_output=True)
+    idmap.unmount(Path("/run/pyrlab") / f"{project}-{lab}")
     for each in {"pylab", "rlab", lab}:  # what another lab uses stays
         subprocess.run(["docker", "volume", "rm", f"{project}_{each}-home"], capture_output=True)
     for network in (f"{project}_default", f"{project}-{lab}_default"):

@@ -23,7 +23,8 @@ SHARED = {f"{name}:{tag}" for name in NAMES for tag in (TINY, CHANGED)}  # of ru
 
 def left_behind(before: Collection[str] = ()) -> list[str]:
     """What bears the name that this checkout's tests give, or is its own and was not there `before`; a lost bridge."""
-    found = [] if BRIDGE.exists() or not HAD_BRIDGE else ["the engine's bridge docker0 is gone"]
+    found = [f"mount {path}" for path in Path("/run").glob(f"pyrlab/*-{MINE}*")]
+    found += [] if BRIDGE.exists() or not HAD_BRIDGE else ["the engine's bridge docker0 is gone"]
     for kind, command in LISTS.items():
         listed = subprocess.run(["docker", *command], capture_output=True, text=True).stdout
         for name, _, checkout in (line.partition("\t") for line in listed.splitlines()):

@@ -9,7 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from checkout import CHANGED, CHECKOUT, NAMES, TINY, docker, layers, remove_images, run_make, state, succeeded, tagged
+from checkout import (
+    CHANGED,
+    CHECKOUT,
+    NAMES,
+    TINY,
+    copy_checkout,
+    docker,
+    layers,
+    remove_images,
+    run_make,
+    state,
+    succeeded,
+    tagged,
+)
 from pyrlab.host import faults, store
 
 CHANGE = f"{TINY}-change"  # the tag of images that these tests rebuild
@@ -99,6 +112,18 @@ def test_what_a_change_costs(name: str, count: int) -> None:
 def test_what_was_added_works(name: str, command: list[str]) -> None:
     """What the lists name is there after the build."""
     docker("run", "--rm", f"{name}:{CHANGED}", *command)
+
+
+@pytest.mark.usefixtures("own_images")
+def test_wherever_it_is(tiny: Path, tmp_path: Path) -> None:
+    """A checkout may be in a folder of any name, also where its images' layers have to be asked for."""
+    checkout = copy_checkout(tmp_path / 'Ada\'s "R, Python"', tiny)
+    (checkout / ".cache" / store.RECORDS).unlink()
+    with (checkout / "docker/pylab/Dockerfile").open("a") as file:
+        file.write("LABEL org.pyrlab.test=wherever\n")
+    succeeded(run_make(checkout, "build_pylab", TAG=CHANGE))
+    label = '{{index .Config.Labels "org.pyrlab.test"}}'
+    assert docker("image", "inspect", f"pylab:{CHANGE}", "--format", label) == "wherever"
 
 
 @pytest.mark.usefixtures("tiny")
