@@ -32,6 +32,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from checkout import CHECKOUT, NAMES, ROOT
 from pyrlab.host import base, locks
+from pyrlab.host.clean import forget_builds
 from pyrlab.model.checkout import stripped
 from remote import execute
 from servers import free_port, serve_registry
@@ -105,8 +106,9 @@ class Pyrlab(Images):
         run("make", target, f"TAG={TAG}", f"PROJECT=pyrlab-{TAG}", "BASE=debian", cwd=self.checkout)
 
     def forget(self) -> None:
-        """Remove the images and the build cache, but not what both start from."""
+        """Remove the images and the build cache, other checkouts' too, but not what both start from."""
         self.make("clean")
+        forget_builds(CHECKOUT.engine)
         base.bootstrap(CHECKOUT)
         (self.checkout / ".cache").mkdir(exist_ok=True)
         shutil.copy2(ARCHIVE, self.checkout / ".cache")

@@ -7,6 +7,7 @@ import sys
 
 from pyrlab.host import idmap, owner, trial
 from pyrlab.host.bake import cache_records, prune, shown_records, with_what_rests_on
+from pyrlab.host.engine import Engine
 from pyrlab.host.lab import labs
 from pyrlab.host.online import CERTIFICATES
 from pyrlab.host.project import Project, run_main
@@ -76,18 +77,23 @@ def ask(volumes: list[str]) -> None:
 
 
 def remove_records(project: Project) -> list[str]:
-    """Remove what builds keep, unless others build on this engine, too; what was removed.
-
-    Every step of pyrlab's names a path below /pyrlab, every cache mount an id that starts with pyrlab, and whatever
-    rests on such records keeps them there.
-    """
+    """Remove what builds keep, unless others build on this engine, too; what was removed."""
     if others := owner.others(project):
         print(f"the build cache stays, for {' and '.join(others)} on this engine")
         return []
-    records = cache_records(shown_records(project.engine))
-    own = (name for name, (record, _) in records.items() if "pyrlab" in record)
-    prune(project.engine, with_what_rests_on(records, own))
+    forget_builds(project.engine)
     return ["the build cache"]
+
+
+def forget_builds(engine: Engine) -> None:
+    """Remove all that builds of pyrlab's keep.
+
+    Every step of them names a path below /pyrlab, every cache mount an id that starts with pyrlab, and whatever rests
+    on such records keeps them there.
+    """
+    records = cache_records(shown_records(engine))
+    own = (name for name, (record, _) in records.items() if "pyrlab" in record)
+    prune(engine, with_what_rests_on(records, own))
 
 
 if __name__ == "__main__":
