@@ -1,6 +1,12 @@
 # How BuildKit is asked for what make wants, one image at a time. Every variable is set by pyrlab/host/build.py; to look at
 # what BuildKit is given: docker buildx bake -f docker/bake.hcl --print
 
+# A field of an output or a secret, which are read as CSV: a path may have a comma or a quotation mark.
+function "field" {
+  params = [name, value]
+  result = "\"${name}=${replace(value, "\"", "\"\"")}\""
+}
+
 variable "PYTHON" { default = "target:debian" } # or docker-image://python:…
 variable "CACERT" { default = "" }
 variable "CRAN" { default = "" }
@@ -38,14 +44,14 @@ target "bootstrap" {
   contexts   = { first = FIRST }
   dockerfile = "docker/debian/Dockerfile"
   args       = { STAMP = STAMP }
-  output     = ["type=local,\"dest=${replace(FOLDER, "\"", "\"\"")}\""]
+  output     = ["type=local,${field("dest", FOLDER)}"]
 }
 
 # What getting online takes comes in secrets, so that nothing of it is in an image.
 target "secrets" {
   context = "."
   args    = { SOURCE_DATE_EPOCH = "1767225600" } # 2026-01-01; as in pyrlab/steps/pieces.py
-  secret  = concat(["id=network,env=NETWORK"], CACERT == "" ? [] : ["id=ca,\"src=${replace(CACERT, "\"", "\"\"")}\""])
+  secret  = concat(["id=network,env=NETWORK"], CACERT == "" ? [] : ["id=ca,${field("src", CACERT)}"])
   attest  = ["type=provenance,disabled=true"] # provenance holds the time of the build
 }
 
@@ -106,7 +112,7 @@ target "manifest" {
   contexts          = { parent = PARENT }
   dockerfile-inline = "FROM parent\n"
   attest            = ["type=provenance,disabled=true"]
-  output            = ["type=oci,tar=false,\"dest=${replace(FOLDER, "\"", "\"\"")}\""]
+  output            = ["type=oci,tar=false,${field("dest", FOLDER)}"]
 }
 
 # What the lists resolve to, into the folder of the locks.

@@ -123,7 +123,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     if any(lane in argument for argument in session.config.args for lane in ("tiny", "prove")):
         remove_images(CHANGED, TINY)
-        shown = CHECKOUT.engine.run("buildx", "du", "--verbose")
+        shown = bake.shown_records(CHECKOUT.engine)
         if not bake.IN_USE.search(shown):
             bake.prune(CHECKOUT.engine, bake.used_up(bake.cache_records(shown)))
     session.config.stash[LEFT] = left_behind(session.config.stash[BEFORE])

@@ -68,7 +68,7 @@ def make(image: Image, now: Session) -> None:
 
 
 def new_layers(image: Image, layers: store.Layers) -> int:
-    """How many of an image's layers begin with one that neither the image of before nor the parent has there."""
+    """How many layers an image has from the first on that neither the image of before nor the parent has there."""
     own = [layer["diff_id"] for layer in layers]
     known = [each["RootFS"]["Layers"] for each in (image.before, image.parent and image.parent.stored) if each]
     same = ([*takewhile(lambda pair: pair[0] == pair[1], zip(own, each, strict=False))] for each in known)

@@ -140,10 +140,10 @@ def forget_steps(engine: Engine) -> bool:
     once that comes to LOOKUPS, and where other builds on images of many layers, by Dockerfiles with FROM pylab, are
     the reason, what it keeps of these, too; until then what is there makes the next build faster.
     """
-    shown = shown_records(engine)
-    if IN_USE.search(shown):
-        return False
     with suppress(Problem):
+        shown = shown_records(engine)
+        if IN_USE.search(shown):
+            return False
         records = cache_records(shown)
         names = used_up(records)
         if gives_up(engine):
@@ -181,7 +181,7 @@ def prune(engine: Engine, names: Collection[str]) -> None:
 
 def shown_records(engine: Engine) -> str:
     """What buildx shows of BuildKit's cache."""
-    return engine.run("buildx", "du", "--verbose", check=False)
+    return engine.run("buildx", "du", "--verbose")
 
 
 def cache_records(shown: str) -> Records:

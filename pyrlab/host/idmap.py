@@ -18,6 +18,7 @@ AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 MNT_DETACH = 2
 OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH, MOUNT_ATTR_IDMAP = 1, 4, 0x00100000
 
+PLACE = Path("/run/pyrlab")  # of the mounts, a folder a lab
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 

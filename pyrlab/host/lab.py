@@ -81,7 +81,7 @@ class Lab:
     @property
     def mount_point(self) -> Path:
         """Where root's notebooks are mounted as its own user's."""
-        return Path("/run/pyrlab") / self.container_name
+        return idmap.PLACE / self.container_name
 
     @property
     def is_service(self) -> bool:
@@ -317,7 +317,8 @@ def ssh_name() -> str:
     if len(connection) != 4:
         return f"{owner.name()}@{socket.gethostname()}"
     *_, address, port = connection
-    return f"{f'-p {port} ' * (port != '22')}{owner.name()}@{address}"
+    option = "" if port == "22" else f"-p {port} "
+    return f"{option}{owner.name()}@{address}"
 
 
 def list_labs(project: Project) -> None:

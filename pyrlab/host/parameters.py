@@ -133,14 +133,21 @@ def is_folder(root: Path, path: str) -> bool:
     return path.startswith(("/", "./", "../")) or path in (".", "..") or (root / path).is_dir()
 
 
+def wrong_with_address(name: str, value: str) -> str:
+    """The same of an address."""
+    if re.search(r"""\s|^["'`]|["'`]$""", value):
+        return f"{name} has a blank in it, or a quotation mark at one end, which no address has"
+    if name in ("CRAN", "BIOC") and "://" not in value:
+        return f"{name} lacks http:// or https:// at its beginning"
+    return ""
+
+
 def wrong_with(name: str, value: str) -> str:
     """A sentence on a parameter that cannot be right; empty where it may be."""
     if not value:
         return ""
     if name in ADDRESSES:
-        wrong = re.search(r"""\s|^["'`]|["'`]$""", value)
-        bare = f"{name} lacks http:// or https:// at its beginning" * (name in ("CRAN", "BIOC") and "://" not in value)
-        return f"{name} has a blank in it, or a quotation mark at one end, which no address has" if wrong else bare
+        return wrong_with_address(name, value)
     if not value.isprintable():
         return f"{name}={value!r} has a character in it that cannot be printed"
     if name in PATHS and (unset := re.search(r"\$\w+|\$\{\w+\}", value)):

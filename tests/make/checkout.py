@@ -209,7 +209,7 @@ def running_lab(lab: str, make: Make, project: str, files: Path, port: int) -> I
 def remove_lab(lab: str, project: str) -> None:
     """Remove a lab with its settings, and after the last one the network."""
     subprocess.run(["docker", "rm", "--force", "--volumes", f"{project}-{lab}"], capture_output=True)
-    idmap.unmount(Path("/run/pyrlab") / f"{project}-{lab}")
+    idmap.unmount(idmap.PLACE / f"{project}-{lab}")
     for each in {"pylab", "rlab", lab}:  # what another lab uses stays
         subprocess.run(["docker", "volume", "rm", f"{project}_{each}-home"], capture_output=True)
     for network in (f"{project}_default", f"{project}-{lab}_default"):

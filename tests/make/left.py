@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from checkout import CHANGED, MINE, NAMES, ROOT, TAG, TINY
+from pyrlab.host import idmap
 
 BRIDGE = Path("/sys/class/net/docker0")  # a second engine on this machine would take it away
 HAD_BRIDGE = BRIDGE.exists()
@@ -23,7 +24,7 @@ SHARED = {f"{name}:{tag}" for name in NAMES for tag in (TINY, CHANGED)}  # of ru
 
 def left_behind(before: Collection[str] = ()) -> list[str]:
     """What bears the name that this checkout's tests give, or is its own and was not there `before`; a lost bridge."""
-    found = [f"mount {path}" for path in Path("/run").glob(f"pyrlab/*-{MINE}*")]
+    found = [f"mount {path}" for path in idmap.PLACE.glob(f"*-{MINE}*")]
     found += [] if BRIDGE.exists() or not HAD_BRIDGE else ["the engine's bridge docker0 is gone"]
     for kind, command in LISTS.items():
         listed = subprocess.run(["docker", *command], capture_output=True, text=True).stdout
