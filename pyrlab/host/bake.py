@@ -37,7 +37,7 @@ STEPS = r'/run.sh (image|check|manifest|"\$\{TOOL\}"|resolve|debs|r) '
 USED_UP = re.compile(rf"{STEPS}|/pyrlab/((archive|manifest|files|lock)/|files.sh)")
 LAYER = "from local"  # what it says of an image's, in the classic store; in the other one nothing
 IN_USE = re.compile(r"^Reclaimable:\s+false", re.MULTILINE)  # by a build
-MANY = 300  # new layers that builds started from, after which it is looked for what none can use: 5 s, or more
+MANY = 200  # new layers that builds started from, after which it is looked for what none can use: 5 s, or more
 # When they start, engines before 27.4 look up each record once for each one above it, and give up after 20 s
 # (moby/moby#48569).
 GIVES_UP = re.compile("2[0-7][.]")
@@ -104,17 +104,34 @@ def bake(
 def turn(engine: Engine, layers: int = 1) -> Iterator[None]:
     """Wait until this user's other builds have ended: the engine may panic where two share steps.
 
-    The file that they wait for grows by a byte with each of `layers`, the new ones that the build starts from. Where
-    there are many, or the file is new, as after a restart, it is looked for what the builds left, and the file emptied;
-    while another user builds, that is put off.
+    The file that they wait for grows by a byte with each of `layers`, the new ones that the build starts from.
     """
-    with (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a") as lock:
+    with lock_file() as lock:
         wait_for(lock, "build of yours")
-        many = SOON if gives_up(engine) else MANY
-        if not 0 < os.fstat(lock.fileno()).st_size < many and forget_steps(engine):
-            lock.truncate(0)
+        look_after(engine, lock, MANY)
         lock.write("." * layers)
         yield
+
+
+def lock_file() -> IO[str]:
+    """What this user's builds wait for."""
+    return (Path(tempfile.gettempdir()) / f"pyrlab-{os.getuid()}.lock").open("a")
+
+
+def look_after(engine: Engine, lock: IO[str], many: int) -> None:
+    """Remove what builds have left where they began with `many` new layers, or nothing is known, as after a restart.
+
+    While another user builds, that is put off.
+    """
+    if not 0 < os.fstat(lock.fileno()).st_size < many and forget_steps(engine):
+        lock.truncate(0)
+
+
+def tidy(engine: Engine) -> None:
+    """Do so once a build has its images, for an engine that many would keep from starting, unless there is another."""
+    with lock_file() as lock, suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        look_after(engine, lock, SOON if gives_up(engine) else MANY)
 
 
 def wait_for(lock: IO[str], whose: str) -> None:

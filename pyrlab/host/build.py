@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pyrlab.host import locks
 from pyrlab.host.archive import make
+from pyrlab.host.bake import tidy
 from pyrlab.host.base import choose_python
 from pyrlab.host.lab import tell_of_old
 from pyrlab.host.locking import make_locks, stale_locks
@@ -60,8 +61,9 @@ def build_images(names: list[str], now: Session, asked: bool) -> list[Image]:
         for image in built:
             if outdated(project, image):
                 make(image, now)
-        with ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor(2) as beside:
             lists = beside.submit(package_lists, project.engine, built)
+            beside.submit(tidy, project.engine)
             try_labs(project, built, now.progress)
         publish(now, built, lists.result(), asked)
     finally:
