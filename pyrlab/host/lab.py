@@ -176,6 +176,7 @@ class Lab:
         project, engine, name = self.project, self.project.engine, self.container_name
         port, files = self.check()
         container = self.container
+        since = container["State"]["StartedAt"] if container and container["State"]["Running"] else ""
         claim_homes(project, self)
         token = Running.of(container).token if container else secrets.token_hex(24)
         if container and container["State"]["Paused"]:
@@ -196,6 +197,8 @@ class Lab:
                 engine.last_words(name)
             raise Problem(f"{self.name} did not start: {(run.stderr.strip() or 'see its log above').splitlines()[-1]}")
         url = self.running().url()
+        if since and engine.run("inspect", "--format", "{{.State.StartedAt}}", name).strip() != since:
+            print(f"{self.name} ran, and was started anew with what has changed; its kernels have ended")
         print(f"{self.name} is ready: {url}")
         print(f"notebooks: {files}   stop: make stop_{self.name}")
         if has_desktop():

@@ -127,7 +127,8 @@ def test_replaced_image(checkout: Path, tag: str, make: Callable[..., Run], caps
         tell_of_old(project)
         said = "pylab runs on as it was; make start_pylab goes over to the new image\n"
         assert capsys.readouterr().out == (said if images else "")
-        succeeded(make("start_pylab", TAG=tag))
+        anew = "pylab ran, and was started anew with what has changed; its kernels have ended\n"
+        assert (anew in succeeded(make("start_pylab", TAG=tag))) == bool(images)
         images.append(docker("container", "inspect", f"{OWN}-pylab", "--format", "{{.Image}}"))
     assert images[1] == state(tag)["pylab"] != images[0]
     kept = docker("image", "ls", "--all", "--quiet", "--no-trunc").split()
@@ -174,7 +175,9 @@ def test_fits_its_machine(make: Callable[..., Run]) -> None:
 
     before = identity()
     old = "with the proxies and certificates that it was started with; make stop_pylab start_pylab"
-    assert old not in succeeded(make("start_pylab"))
+    again = succeeded(make("start_pylab"))
+    assert old not in again
+    assert "started anew" not in again
     assert f"pylab runs on {old} gives it those of now\n" in succeeded(make("start_pylab", http_proxy="192.0.2.1:3128"))
     assert identity() == before, "a running lab goes on with what it was started with"
     succeeded(make("start_pylab", TZ="US/Eastern"))
