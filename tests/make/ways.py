@@ -36,7 +36,10 @@ class Way:
 WAYS = {
     "as it is": Way(),
     "any user of group 0": Way(("--user=12345:0",), user="12345 0 jovyan /home/jovyan"),
-    "OpenShift": Way(("--user=1000680000:0", *LIMITS), user="1000680000 0 jovyan /home/jovyan"),
+    "OpenShift": Way(  # which has an address in JUPYTER_PORT where a service is called jupyter
+        ("--user=1000680000:0", *LIMITS, "--env=JUPYTER_PORT=tcp://10.0.0.1:80"),
+        user="1000680000 0 jovyan /home/jovyan",
+    ),
     "any user of group 100": Way(("--user=12345:100", *LIMITS), user="12345 100 jovyan /home/jovyan"),
     "a group without a name": Way(("--user=12345:54321",), user="12345 54321 jovyan /home/jovyan"),
     "no groups but --group-add": Way(("--user=5000", "--group-add=users"), user="5000 0 jovyan /home/jovyan"),
