@@ -9,8 +9,6 @@ function "field" {
 
 variable "PYTHON" { default = "target:debian" } # or docker-image://python:…
 variable "CACERT" { default = "" }
-variable "CRAN" { default = "" }
-variable "BIOC" { default = "" }
 variable "TAG" { default = "latest" }
 variable "PYTHON_IMAGE" { default = "" } # the identity of PYTHON
 variable "IMAGE" { default = "" }        # the name of the image that is built
@@ -72,7 +70,6 @@ target "archive" {
   # The lowest image has no parent but Python's.
   contexts = { for name, place in { plan = ".cache/plan", parent = PARENT } : name => place if place != "" }
   target   = "archive"
-  args     = { CRAN = CRAN, BIOC = BIOC }
   output   = ["type=tar,dest=-"]
 }
 
@@ -131,8 +128,6 @@ target "lock" {
     ALSO     = ALSO
     UPGRADE  = UPGRADE
     STAMP    = STAMP
-    CRAN     = CRAN
-    BIOC     = BIOC
   }
   output   = ["type=local,dest=.cache/locks"]
 }

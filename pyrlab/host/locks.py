@@ -15,9 +15,10 @@ from pyrlab.model import locked
 from pyrlab.model.images import List, Table
 from pyrlab.model.locked import Made, digest
 from pyrlab.model.problem import Problem
+from pyrlab.model.proxies import REPOSITORIES
 
 FORM = {"Python": "TOML", "Debian": "archives", "R": "archives"}  # of locks: a change makes all of them anew
-SETTINGS = {"R": ("CRAN", "BIOC")}  # what the packages of an ecosystem depend on besides
+SETTINGS = {"R": REPOSITORIES}  # what the packages of an ecosystem depend on besides
 
 
 @dataclass(frozen=True)

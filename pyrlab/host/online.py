@@ -16,7 +16,7 @@ from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
 from pyrlab.model.lists import without_comment
 from pyrlab.model.problem import Problem
-from pyrlab.model.proxies import ADDRESSES, PARAMETERS, PROXIES
+from pyrlab.model.proxies import ADDRESSES, PARAMETERS, PROXIES, REPOSITORIES
 
 INDEX = ("PIP_INDEX_URL", "PIP_TRUSTED_HOST", "UV_DEFAULT_INDEX", "UV_INSECURE_HOST")
 MOUNTED = ("CERTIFICATES", "CERTIFICATES_AT")
@@ -147,7 +147,8 @@ def expanded(text: str, environment: Mapping[str, str], where: str) -> str:
 def build_environment(project: Project) -> dict[str, str]:
     """What docker/bake.hcl hands on to the steps that get online."""
     logins = {"netrc": found} if (found := netrc(project)) else {}
-    return {"NETWORK": json.dumps({**settings(project), **logins}), "CACERT": trusted(project)}
+    repositories = {name: project.parameter(name) for name in REPOSITORIES if project.parameter(name)}
+    return {"NETWORK": json.dumps({**settings(project), **repositories, **logins}), "CACERT": trusted(project)}
 
 
 def lab_environment(project: Project) -> dict[str, str]:

@@ -22,7 +22,7 @@ DEFAULTS = {  # as the Makefile has them, where one is empty, or where make does
     "PIPPORT": "3141",
 }
 PATHS = ("FILES", "CACERT")
-ADDRESSES = ("CRAN", "BIOC", "PIPHOST", *proxies.ADDRESSES)  # may hold a password
+ADDRESSES = (*proxies.REPOSITORIES, "PIPHOST", *proxies.ADDRESSES)  # may hold a password
 PORTS = ("PORT", "RPORT", "PYRPORT", "TBPORT", "APTPORT", "PIPPORT")
 OTHERS = ("TZ", "SHM", "no_proxy", "SSH_OPTIONS", "P", "A", "B")  # which may be anything, or are looked at elsewhere
 
@@ -137,7 +137,7 @@ def wrong_with_address(name: str, value: str) -> str:
     """The same of an address."""
     if re.search(r"""\s|^["'`]|["'`]$""", value):
         return f"{name} has a blank in it, or a quotation mark at one end, which no address has"
-    if name in ("CRAN", "BIOC") and "://" not in value:
+    if name in proxies.REPOSITORIES and "://" not in value:
         return f"{name} lacks http:// or https:// at its beginning"
     return ""
 

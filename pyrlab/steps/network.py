@@ -32,7 +32,7 @@ from urllib.request import Request
 
 from pyrlab.model import events
 from pyrlab.model.problem import Problem
-from pyrlab.model.proxies import ADDRESSES, PARAMETERS, PROXIES
+from pyrlab.model.proxies import ADDRESSES, PARAMETERS, PROXIES, REPOSITORIES
 
 SECRET = Path("/run/secrets/network")
 CA = Path("/run/secrets/ca")  # the certificates to trust, in one file
@@ -81,6 +81,7 @@ def connect() -> None:
         os.environ |= dict.fromkeys(TRUST, str(CA))
     if index := index_settings():
         os.environ |= {**index, "UV_HTTP_TIMEOUT": "120"}  # seconds; a cache fetches before it answers
+    os.environ |= {name: secret()[name] for name in REPOSITORIES if name in secret()}
     if "netrc" in secret():  # users and passwords of the addresses in requirements.txt
         netrc = MEMORY / "pyrlab-netrc"
         netrc.touch(0o600)

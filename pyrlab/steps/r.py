@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,7 @@ from pyrlab.model import events, lists
 from pyrlab.model.checkout import without_passwords
 from pyrlab.model.locked import Lock, Locked
 from pyrlab.model.problem import Problem
+from pyrlab.model.proxies import REPOSITORIES
 from pyrlab.steps import debs, network
 from pyrlab.steps.network import Run
 from pyrlab.steps.pieces import EPOCH, FORMAT, Piece, Tar, content_of, unpack, write
@@ -366,9 +367,10 @@ class Resolver:
             self.need(need, line, repositories, by=package.name)
 
 
-def r(script: str, *arguments: str) -> str:
+def r(script: str, *arguments: str, **environment: str) -> str:
     """What an R script prints."""
-    return subprocess.run(["Rscript", "-e", script, *arguments], check=True, capture_output=True, text=True).stdout
+    command = ["Rscript", "-e", script, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environment).stdout
 
 
 ABOUT = r"""
@@ -427,21 +429,24 @@ class Repositories:
     def recall(cls, locked: debs.Versions) -> Repositories:
         """What R says in the `locked` version, which is installed only where it has not been asked before."""
         version, profile = locked.get("r-base-core"), PROFILE.read_text()
-        made_of = [ABOUT, version, profile, platform.machine(), os.environ.get("CRAN"), os.environ.get("BIOC")]
+        given = {name: value for name in REPOSITORIES if (value := os.environ.get(name))}
+        made_of = [ABOUT, version, profile, platform.machine(), *given]
         record = TOLD / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
         if record.exists():
-            return cls.of(record.read_text())
+            return cls.of(record.read_text(), given)
         debs.install(["r-base-core"], "r_debs.txt", *debs.preferred(locked))
         with Path("/etc/R/Rprofile.site").open("a") as file:
             file.write(profile)
-        told = r(ABOUT)
+        told = r(ABOUT, **{name: f"https://{name}" for name in given})  # not kept: there may be a password in it
         if debs.installed()["r-base-core"] == version:
             write(record, told.encode())
-        return cls.of(told)
+        return cls.of(told, given)
 
     @classmethod
-    def of(cls, told: str) -> Repositories:
-        """What R has told."""
+    def of(cls, told: str, given: Mapping[str, str]) -> Repositories:
+        """What R has told, with the addresses that are `given` in the place of their names."""
+        for name, address in given.items():
+            told = told.replace(f"https://{name}", address)
         agent, cran, bioc, *built_in = told.splitlines()
         return cls(agent, cran.rstrip("/"), bioc.rstrip("/"), dict(line.split() for line in built_in))
 
@@ -579,7 +584,7 @@ def library(fetched: Fetched, prepare: Callable[[], None], folder: Path) -> dict
 def fetch(fetched: Fetched, names: Iterable[str]) -> dict[str, bytes]:
     """The archives of some packages, by name, each the very file that is locked; or stop."""
     found: dict[str, bytes] = {}
-    here = Repositories.of(r(ABOUT))
+    here = Repositories.of(r(ABOUT), {})
     web = Web(here.agent)
     for name in names:
         package, where = fetched.packages[name], lists.place([fetched.lines[name]])

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkout import Run, docker, run_make
+from checkout import TINY, Run, docker, run_make
 from servers import WebServer
 
 AGENT = "R/4.5.0 R (4.5.0 x86_64-pc-linux-gnu x86_64 linux-gnu)"
 LISTED = ["IRkernel", "glue>=99", "zoo@99.1"]  # of which Debian has others
 VERSIONS = """Rscript -e 'cat(sprintf("%s %s", c("glue", "zoo"), c(packageVersion("glue"), packageVersion("zoo"))))'"""
+
+
+STEP = """
+FROM pyrlab-base:{}
+USER 0
+ARG NOW
+RUN --mount=type=cache,id=pyrlab,target=/opt,sharing=locked {}
+"""
+
+
+def in_cache(command: str) -> None:
+    """Run a shell command in a build step that has what is kept for builds at /opt; it must succeed."""
+    # With --no-cache, BuildKit would empty the mount first.
+    build = ["docker", "buildx", "build", f"--build-arg=NOW={time.time()}", "--output=type=cacheonly", "-"]
+    done = subprocess.run(build, input=STEP.format(TINY, command), text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from nbformat.v4 import new_code_cell, new_notebook
 
 from checkout import PROJECT, forge, remove_lab, run_make
 from remote import execute
-from rlab import AGENT, LISTED, VERSIONS, RlabBuilds
+from rlab import AGENT, LISTED, VERSIONS, RlabBuilds, in_cache
 from servers import WebServer, free_ports
 
 OWN = f"{PROJECT}-r"  # prefix of the labs
@@ -18,15 +19,20 @@ def test_binaries(rlab_builds: RlabBuilds, binaries: WebServer, tmp_path: Path) 
     """Where the repository has binaries nothing is compiled, and R's user agent says for what system they must be.
 
     install.packages() in a notebook takes several packages from there, and they survive a restart of the lab.
+    A password in the repository's address is in nothing that the build leaves behind.
     """
-    built = rlab_builds.build(binaries, *LISTED)
+    in_cache("rm -rf /opt/r")  # what R has told in another run
+    private = replace(binaries, url=binaries.url.replace("//", "//reader:canary@"))
+    built = rlab_builds.build(private, *LISTED)
     assert built.returncode == 0, built.stderr
+    in_cache("test -d /opt/r && ! find /opt -type f -mmin -60 -size -1000k -exec grep -l canary {} + | grep .")
+    assert "canary" not in built.stderr + (rlab_builds.checkout / ".cache/build.log").read_text()
     assert rlab_builds.says(VERSIONS) == "glue 99.1 zoo 99.1"
     assert not rlab_builds.compiled
     assert binaries.agents == {AGENT}
 
     settings: dict[str, str | int] = {"TAG": rlab_builds.tag, "PROJECT": OWN, "FILES": str(tmp_path / "books")}
-    settings |= {"CRAN": binaries.url, **free_ports()}
+    settings |= {"CRAN": private.url, **free_ports()}
 
     def make(target: str) -> str:
         made = run_make(rlab_builds.checkout, target, **settings)

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
-
-from checkout import TINY, docker, layers
-from rlab import AGENT, LISTED, VERSIONS, RlabBuilds
+from checkout import docker, layers
+from rlab import AGENT, LISTED, VERSIONS, RlabBuilds, in_cache
 from servers import WebServer
-
-FORGET = """
-FROM pyrlab-base:{}
-USER 0
-ARG NOW
-RUN --mount=type=cache,id=pyrlab,target=/opt,sharing=locked \\
-    grep -lE '"ecosystem": "R", .*"version": "99[.]1"' /opt/pieces/r-*.json | sed 's/[.]json$//' | xargs -r rm -f
-"""
 
 
 def forget_compiled() -> None:
     """Let what was compiled before, by another run perhaps, be compiled again."""
-    # With --no-cache, BuildKit would empty the mount first.
-    command = ["docker", "buildx", "build", "--quiet", f"--build-arg=NOW={time.time()}", "--output=type=cacheonly", "-"]
-    subprocess.run(command, input=FORGET.format(TINY), check=True, text=True, capture_output=True)
+    compiled = """grep -lE '"ecosystem": "R", .*"version": "99[.]1"' /opt/pieces/r-*.json"""
+    in_cache(f"{compiled} | sed 's/[.]json$//' | xargs -r rm -f")
 
 
 def test_compiled_from_source(rlab_builds: RlabBuilds, cran: WebServer) -> None:
