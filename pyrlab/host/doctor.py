@@ -62,7 +62,7 @@ def ports(project: Project, answers: bool) -> Iterator[Finding]:
             continue
         for name, port in needed.items():
             try:
-                check_port(port, name)
+                check_port(project.engine, port, name)
             except Problem as problem:
                 known = Finding(name, str(port), str(problem))
                 yield known if answers else Finding(name, f"{port} is in use, perhaps by {lab.name}")

@@ -130,7 +130,7 @@ class Lab:
         needed = self.ports()
         for name, number in needed.items():
             if number not in own:
-                check_port(number, name)
+                check_port(self.project.engine, number, name)
         return next(iter(needed.values())), files_folder(self.project)
 
     def share(self, files: Path) -> tuple[Path, str]:
@@ -252,16 +252,25 @@ def claim_homes(project: Project, *started: Lab) -> None:
         owner.claim_volume(project, lab.home, *known)
 
 
-def check_port(port: int, name: str) -> None:
+def check_port(engine: Engine, port: int, name: str) -> None:
     """Raise Problem where something listens on `port` of 127.0.0.1 already."""
+    if not is_free(port):
+        container = engine.ask("ps", f"--filter=publish={port}", "--format={{.Names}}")
+        by = f" by the container {container}" if container else ""
+        raise Problem(f"port {port} is in use{by}; choose another, as in make {name}={port + 1} …")
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on `port` of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except PermissionError:
-            return  # the engine may bind what this user may not
+            return True  # the engine may bind what this user may not
         except OSError:
-            raise Problem(f"port {port} is in use; choose another, as in make {name}={port + 1} …") from None
+            return False
+    return True
 
 
 def checked_folder(project: Project) -> Path:
@@ -376,11 +385,8 @@ def tunnel(project: Project) -> None:
 def free_port(wanted: int) -> int:
     """`wanted`, or the next port above it that is free on 127.0.0.1."""
     for port in range(wanted, wanted + 100):
-        try:
-            check_port(port, "PORT")
-        except Problem:
-            continue
-        return port
+        if is_free(port):
+            return port
     raise Problem(f"none of the ports from {wanted} to {wanted + 99} is free on this machine")
 
 

@@ -404,6 +404,13 @@ def test_port_in_use(name: str, port: str, spare: Make, tmp_path: Path) -> None:
     nothing_made(tmp_path / "books")
 
 
+def test_port_of_a_lab(pylab: Lab, ports: dict[str, int], spare: Make, tmp_path: Path) -> None:
+    """Where a container has the port, as a lab of another checkout, the user reads which."""
+    said = refusal(spare("start_rlab", RPORT=ports["PORT"]))
+    assert f"port {ports['PORT']} is in use by the container {pylab.container}; choose another" in said
+    nothing_made(tmp_path / "books")
+
+
 def nothing_made(files: Path) -> None:
     """No container, volume, network or folder is left of a start that was refused."""
     assert belongings() == {"container": [], "volume": [], "network": []}
