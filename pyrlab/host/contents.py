@@ -11,12 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
+from pyrlab.host import owner
 from pyrlab.host.engine import Engine
 from pyrlab.model.problem import Problem
 
 Manifest = dict[str, Any]  # as pyrlab/steps/manifest.py writes it
 Versions = dict[tuple[str, str], str]  # of packages, by ecosystem and name
 
+LABEL = "org.pyrlab.look"  # of a container that prints it
 PATH = "/usr/share/pyrlab/manifest.json"  # in every image
 LISTS = "installed"  # the folder with a list of packages for each image, which git keeps
 LISTS_BEFORE = "packages"  # what it was called once, of older revisions
@@ -39,7 +41,8 @@ def manifest_text(engine: Engine, image: str, digest: str) -> str:
 
     It is asked for by its name: a digest stands for any of an image's names, one that is just being removed included.
     """
-    run = engine.call("run", "--rm", "--network=none", "--entrypoint=cat", image, PATH)
+    own = (f"--label={label}" for label in (LABEL, *owner.labels_in(engine.folder)))
+    run = engine.call("run", "--rm", "--network=none", *own, "--entrypoint=cat", image, PATH)
     if run.returncode and not re.search(rf"{re.escape(PATH)}'?: No such file", run.stderr):
         words = (run.stderr.strip() or "docker gives no reason").splitlines()[0]
         raise Problem(f"{image}, now {digest[:19]}, cannot be looked into: {words}")

@@ -25,7 +25,12 @@ def name() -> str:
 
 def labels(project: Project) -> list[str]:
     """The labels of what this user's checkout makes."""
-    return [f"{USER}={name()}", f"{CHECKOUT}={project.root}"]
+    return labels_in(project.root)
+
+
+def labels_in(checkout: Path) -> list[str]:
+    """The same of the checkout in a folder."""
+    return [f"{USER}={name()}", f"{CHECKOUT}={checkout}"]
 
 
 def mark(project: Project) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from checkout import PROJECT, TINY, Run, docker, remove_lab, run_make, state, succeeded, tagged, users_environment
-from pyrlab.host import trial
+from pyrlab.host import contents, owner, trial
 from pyrlab.host.lab import tell_of_old
 from pyrlab.host.project import Project
 from servers import free_ports
@@ -114,6 +114,14 @@ def test_interrupted(checkout: Path, tag: str) -> None:
         os.killpg(build.pid, signal.SIGINT)
     assert docker(*ours) == ""
     assert state(tag) == before
+
+
+def test_look_that_was_cut_short(checkout: Path, tag: str) -> None:
+    """A container that was to print a manifest, and that nobody has started, goes with the next build."""
+    own = [f"--label={label}" for label in (contents.LABEL, *owner.labels_in(checkout))]
+    container = docker("create", "--rm", *own, f"pyrlab-base:{tag}", "cat")
+    succeeded(run_make(checkout, "build_base", TAG=tag, BASE="debian"))
+    assert container[:12] not in docker("ps", "--all", "--quiet").split()
 
 
 def test_replaced_image(checkout: Path, tag: str, make: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
