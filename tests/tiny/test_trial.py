@@ -120,8 +120,11 @@ def test_look_that_was_cut_short(checkout: Path, tag: str) -> None:
     """A container that was to print a manifest, and that nobody has started, goes with the next build."""
     own = [f"--label={label}" for label in (contents.LABEL, *owner.labels_in(checkout))]
     container = docker("create", "--rm", *own, f"pyrlab-base:{tag}", "cat")
-    succeeded(run_make(checkout, "build_base", TAG=tag, BASE="debian"))
-    assert container[:12] not in docker("ps", "--all", "--quiet").split()
+    try:
+        succeeded(run_make(checkout, "build_base", TAG=tag, BASE="debian"))
+        assert container[:12] not in docker("ps", "--all", "--quiet").split()
+    finally:
+        subprocess.run(["docker", "rm", "--force", container], capture_output=True)
 
 
 def test_replaced_image(checkout: Path, tag: str, make: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
