@@ -147,7 +147,7 @@ def expanded(text: str, environment: Mapping[str, str], where: str) -> str:
 def build_environment(project: Project) -> dict[str, str]:
     """What docker/bake.hcl hands on to the steps that get online."""
     logins = {"netrc": found} if (found := netrc(project)) else {}
-    repositories = {name: project.parameter(name) for name in REPOSITORIES if project.parameter(name)}
+    repositories = {name: value for name in REPOSITORIES if (value := project.parameter(name))}
     return {"NETWORK": json.dumps({**settings(project), **repositories, **logins}), "CACERT": trusted(project)}
 
 

@@ -33,6 +33,13 @@ def labels_in(checkout: Path) -> list[str]:
     return [f"{USER}={name()}", f"{CHECKOUT}={checkout}"]
 
 
+def remove_containers(project: Project, label: str, *filters: str) -> None:
+    """Remove those of this user's checkout that have a label, and whatever else `filters` of docker ps ask for."""
+    asked = (f"--filter={each}" for each in (*filters, *(f"label={each}" for each in (label, *labels(project)))))
+    if found := project.engine.run("ps", "--all", "--quiet", *asked).split():
+        project.engine.run("rm", "--force", *found)
+
+
 def mark(project: Project) -> str:
     """What tells what this user's checkout makes from what others make, in the tag of an image."""
     return digest(" ".join(labels(project)))[:8]

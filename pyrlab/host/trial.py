@@ -66,6 +66,4 @@ def start_once(project: Project, labs: Mapping[str, str], changed: str) -> None:
 
 def remove(project: Project) -> None:
     """Remove what this checkout has started to try; one build of it runs at a time."""
-    ours = (f"--filter=label={label}" for label in owner.labels(project))
-    if found := project.engine.run("ps", "--all", "--quiet", f"--filter=label={LABEL}", *ours).split():
-        project.engine.run("rm", "--force", *found)
+    owner.remove_containers(project, LABEL)
