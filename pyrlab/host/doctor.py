@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pyrlab.host import online, owner, parameters
+from pyrlab.host import machine, online, owner, parameters
 from pyrlab.host.faults import OLDEST, Finding, is_classic, is_here, storage, version_of
 from pyrlab.host.lab import Running, check_port, checked_folder, labs
 from pyrlab.host.project import Project, run_main
@@ -21,6 +21,7 @@ from pyrlab.model.problem import Problem
 from pyrlab.model.proxies import ADDRESSES
 
 ROOM = 15e9  # bytes that the four default images and their build cache take
+CORRECT = "correct it where it comes from: make, local.mk or the environment"
 
 
 def engine(ill: Finding | None, info: dict[str, Any]) -> Iterator[Finding]:
@@ -70,6 +71,18 @@ def ports(project: Project, answers: bool) -> Iterator[Finding]:
                 yield Finding(name, f"{port} is free for {lab.name}")
 
 
+def settings(project: Project) -> Iterator[Finding]:
+    """Whether what the user says of certificates, time zone and shared memory is such."""
+    for names, look in ((("CACERT",), online.certificates_of), (("TZ", "SHM"), machine.chosen)):
+        try:
+            look(project)
+        except Problem as problem:
+            found, _, mend = str(problem).partition("; ")
+            yield Finding(found.partition("=")[0], found, mend or CORRECT)
+        else:
+            yield from (Finding(name, value) for name in names if (value := project.parameter(name)))
+
+
 def files(project: Project) -> Finding:
     """The notebooks folder."""
     try:
@@ -108,11 +121,8 @@ def main(project: Project) -> None:
         Finding("git", git.split()[-1]) if git else Finding("git", "not there", "install git"),
         Finding("python3", sys.version.split()[0]),
         checkout_fault(project) or Finding("checkout", str(project.root)),
-        *(
-            Finding(name, sentence, "correct it where it comes from: make, local.mk or the environment")
-            for name, sentence in wrong.items()
-        ),
-        *([] if wrong else [*ports(project, answers), *proxies(project), files(project)]),
+        *(Finding(name, sentence, CORRECT) for name, sentence in wrong.items()),
+        *([] if wrong else [*ports(project, answers), *proxies(project), *settings(project), files(project)]),
         Finding("you", f"{owner.name()} ({os.getuid()}:{os.getgid()}); files in ~/work will be yours"),
     ]
     for each in found:

@@ -86,19 +86,23 @@ def without_password(address: str) -> str:
     return re.sub(r"^(\w+://)?.*@", r"\1…@", address)
 
 
-def trusted(project: Project) -> str:
-    """A file with the certificates that builds and labs trust: this machine's, and CACERT's; empty without any."""
+def certificates_of(project: Project) -> bytes:
+    """The certificates that builds and labs trust, none perhaps: this machine's, and CACERT's."""
     own = next((Path(name).read_bytes() for name in BUNDLES if Path(name).is_file()), b"")
-    content = own
-    if path := project.parameter("CACERT"):
-        try:
-            given = Path(path).read_bytes()
-        except OSError as error:
-            raise Problem(f"CACERT={path} cannot be read: {error.strerror}") from None
-        if b"-----BEGIN CERTIFICATE-----" not in given:
-            raise Problem(f"CACERT={path} has no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
-        content = given if own in given else own + b"\n" + given
-    if not content:
+    if not (path := project.parameter("CACERT")):
+        return own
+    try:
+        given = Path(path).read_bytes()
+    except OSError as error:
+        raise Problem(f"CACERT={path} cannot be read: {error.strerror}") from None
+    if b"-----BEGIN CERTIFICATE-----" not in given:
+        raise Problem(f"CACERT={path} has no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
+    return given if own in given else own + b"\n" + given
+
+
+def trusted(project: Project) -> str:
+    """A file with these certificates; empty without any."""
+    if not (content := certificates_of(project)):
         return ""
     bundle = project.cache / CERTIFICATES
     project.cache.mkdir(exist_ok=True)

@@ -201,6 +201,23 @@ def test_ports(checkout: Path, started: str) -> None:
         assert f"ok  TBPORT       {port} is in use, perhaps by pylab\n" in doctor
 
 
+def test_settings(checkout: Path, tmp_path: Path) -> None:
+    """What a lab could not be given is told before one is started, with what mends it; and what it can, is shown."""
+    (tmp_path / "certificate").write_text("DER")
+    correct = "correct it where it comes from: make, local.mk or the environment"
+    given = {"CACERT": f"{tmp_path}/certificate", "TZ": "berlin", "SHM": "2g", "DOCKER_HOST": NOWHERE}
+    said = type_make(checkout, "doctor", **given).stdout
+    assert re.search(
+        rf"^--  CACERT +CACERT=\S+/certificate has no certificate in PEM .*\n +mend: {correct}$", said, re.MULTILINE
+    )
+    assert re.search(r"^--  TZ +TZ=berlin is no name .*\n +mend: did you mean Europe/Berlin\?$", said, re.MULTILINE)
+    said = type_make(checkout, "doctor", **{**given, "CACERT": f"{tmp_path}/nothing", "TZ": "UTC"}).stdout
+    assert re.search(
+        rf"^--  CACERT +CACERT=\S+/nothing cannot be read: No such file .*\n +mend: {correct}$", said, re.MULTILINE
+    )
+    assert "ok  TZ           UTC\nok  SHM          2g\n" in said
+
+
 def test_old_python(checkout: Path) -> None:
     """Whatever is typed, a Python that is too old is named with what it should be."""
     first = (checkout / "pyrlab/__init__.py").read_text()
