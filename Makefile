@@ -56,7 +56,7 @@ RUN := PYTHONUTF8=1 PYTHONIOENCODING= PYTHONSAFEPATH= PYTHONDONTWRITEBYTECODE=1 
 
 .DEFAULT_GOAL := help
 # The images of images.toml; what is no lab, pyrlab refuses to start.
-IMAGES := $(shell while IFS='[.]' read -r before kind name after; do \
+IMAGES := $(shell while IFS='[. ]' read -r before kind name after; do \
   if [ "$$before$$kind" = images ]; then echo "$$name"; fi; done <images.toml)
 
 .PHONY: help doctor engine engine-ready build build_base build_rbase $(IMAGES) $(IMAGES:%=build_%) $(IMAGES:%=start_%) \

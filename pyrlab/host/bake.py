@@ -19,6 +19,7 @@ from typing import IO
 from pyrlab.host.engine import Engine
 from pyrlab.host.progress import Progress
 from pyrlab.host.project import Project
+from pyrlab.model.locked import reached
 from pyrlab.model.problem import Problem
 
 BAKE = ("buildx", "bake", "--file", "docker/bake.hcl", "--progress=rawjson")
@@ -212,10 +213,7 @@ def cache_records(shown: str) -> Records:
 
 def with_what_rests_on(records: Records, names: Iterable[str]) -> set[str]:
     """The records of these names, and those that rest on them, which keep them there."""
-    found = {*names}
-    while more := {name for name, (_, above) in records.items() if name not in found and above & found}:
-        found |= more
-    return found
+    return reached(names, lambda name: (each for each, (_, above) in records.items() if name in above))
 
 
 def used_up(records: Records) -> set[str]:
@@ -227,11 +225,8 @@ def used_up(records: Records) -> set[str]:
         layer = about.get("Description", LAYER).strip() == LAYER and about.get("Shared") == "true"  # of an image
         if about.get("Type") == "regular" and (layer or USED_UP.search(record)):
             found.add(name)
-    while above := {parent for each in found for parent in parents.get(each, ())} - found:
-        found |= above
-    while kept := {parent for each in parents.keys() - found for parent in parents[each]} & found:
-        found -= kept
-    return found
+    found = reached(found, lambda name: parents.get(name, ()))
+    return found - reached(parents.keys() - found, lambda name: parents.get(name, ()))
 
 
 def await_engine(project: Project) -> None:

@@ -41,7 +41,7 @@ def manifest_text(engine: Engine, image: str, digest: str) -> str:
 
     It is asked for by its name: a digest stands for any of an image's names, one that is just being removed included.
     """
-    own = (f"--label={label}" for label in (LABEL, *owner.labels_in(engine.folder)))
+    own = (f"--label={label}" for label in (LABEL, *owner.labels(engine.folder)))
     run = engine.call("run", "--rm", "--network=none", *own, "--entrypoint=cat", image, PATH)
     if run.returncode and not re.search(rf"{re.escape(PATH)}'?: No such file", run.stderr):
         words = (run.stderr.strip() or "docker gives no reason").splitlines()[0]

@@ -52,14 +52,15 @@ def ports(project: Project, answers: bool) -> Iterator[Finding]:
     """Whether the ports of the labs are free, or taken by the labs themselves."""
     for lab in labs(project):
         own = project.table.labs[lab.name]
-        container = project.engine.inspect("container", lab.container_name) if answers else None
-        if container and container["State"]["Running"] and owner.is_own(project, container["Config"]["Labels"]):
-            yield Finding(own, f"{lab.name} runs at {Running.of(container).port}")
-            continue
         try:
+            container = lab.container if answers else None
+            if container and container["State"]["Running"]:
+                yield Finding(own, f"{lab.name} runs at {Running.of(container).port}")
+                continue
             needed = lab.ports()
         except Problem as problem:
-            yield Finding(own, project.parameter(own), str(problem))
+            given = project.parameter(own)
+            yield Finding(own, given, str(problem)) if given else Finding(own, f"not set; {lab.name} would want it")
             continue
         for name, port in needed.items():
             try:
@@ -118,7 +119,7 @@ def main(project: Project) -> None:
     answers = bool(info.get("ServerVersion"))
     found = [
         *engine(project.engine.fault(), info),
-        Finding("git", git.split()[-1]) if git else Finding("git", "not there", "install git"),
+        Finding("git", git.split()[2]) if git else Finding("git", "not there", "install git"),
         Finding("python3", sys.version.split()[0]),
         checkout_fault(project) or Finding("checkout", str(project.root)),
         *(Finding(name, sentence, CORRECT) for name, sentence in wrong.items()),

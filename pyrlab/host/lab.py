@@ -49,7 +49,7 @@ class Running:
         settings = dict(entry.partition("=")[::2] for entry in container["Config"]["Env"])
         name = container["Name"].lstrip("/")
         token = settings.get("JUPYTER_TOKEN", "")
-        return cls(name, labels["org.pyrlab.lab"], int(labels["org.pyrlab.port"]), token, labels["org.pyrlab.files"])
+        return cls(name, labels[owner.LAB], int(labels["org.pyrlab.port"]), token, labels["org.pyrlab.files"])
 
     def url(self, port: int = 0) -> str:
         """What to open in a browser, at this or another local port."""
@@ -86,7 +86,7 @@ class Lab:
     @property
     def is_service(self) -> bool:
         """Whether compose.yaml has a service for this very lab; the others are its service lab."""
-        return f"\n  {self.name}:\n" in (self.project.root / "compose.yaml").read_text()
+        return f"container_name: ${{PROJECT:-pyrlab}}-{self.name}\n" in (self.project.root / "compose.yaml").read_text()
 
     @property
     def compose(self) -> tuple[str, str]:
@@ -211,7 +211,7 @@ class Lab:
         """Stop it; its container, settings and notebooks stay."""
         container = self.container
         if container and container["State"]["Running"]:
-            self.project.engine.run("stop", "--time", "15", self.container_name)
+            self.project.engine.run("stop", self.container_name)
             idmap.unmount(self.mount_point)
             print(f"{self.name} is stopped; make start_{self.name} continues where you left")
         else:
@@ -228,7 +228,7 @@ def tell_of_old(project: Project, *started: str) -> None:
     there = project.images()
     running = project.engine.described("container", [lab.container_name for lab in labs(project)])
     for container in (each for each in running if each["State"]["Running"]):
-        about, name = container["Config"], container["Config"]["Labels"].get("org.pyrlab.lab", "")
+        about, name = container["Config"], container["Config"]["Labels"].get(owner.LAB, "")
         new = there.get(project.tag_of(name))
         replaced = new and about["Image"] == project.tag_of(name) and container["Image"] != new["Id"]
         if replaced and name not in started and owner.is_own(project, about["Labels"]):
@@ -268,7 +268,7 @@ def is_free(port: int) -> bool:
             probe.bind(("127.0.0.1", port))
         except PermissionError:
             return True  # the engine may bind what this user may not
-        except OSError:
+        except (OSError, OverflowError):  # there are 65535
             return False
     return True
 
@@ -341,7 +341,7 @@ def list_labs(project: Project) -> None:
     if engine.about["CgroupDriver"] != "none":  # with which they are the machine's
         stats = engine.run("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
         memories = dict(line.split("\t", 1) for line in stats)
-    found = [Running.of(container) for name in sorted(names) if (container := engine.inspect("container", name))]
+    found = [Running.of(container) for container in engine.described("container", sorted(names))]
     if not found:
         print(f"no lab runs; start one with {' or '.join(f'make {lab}' for lab in project.table.labs)}")
     for lab in found:
@@ -351,7 +351,7 @@ def list_labs(project: Project) -> None:
 
 def own_labs(user: str) -> tuple[str, ...]:
     """The options of docker ps for the labs of a user: nobody is shown another's token."""
-    return ("--filter", "label=org.pyrlab.lab", "--filter", f"label={owner.USER}={user}")
+    return ("--filter", f"label={owner.LAB}", "--filter", f"label={owner.USER}={user}")
 
 
 def tunnel(project: Project) -> None:

@@ -55,16 +55,16 @@ def show(project: Project, asked: list[str]) -> None:
     """Print what is in the images, of a child what its parent has not; or where the packages `asked` for are."""
     found = manifests(project)
     names = {name for package in asked for name in spellings(package)}
-    shown = False
+    seen: set[str] = set()
     for name, manifest in found.items():
         packages = own_packages(manifest, found.get(project.table[name].parent))
         if asked:
             packages = [p for p in manifest["packages"] if p["name"] in names]
         if packages:
-            shown = True
+            seen.update(p["name"] for p in packages)
             print(f"{title(project.tag_of(name), manifest)}\n\n{rows(packages)}\n")
-    if not shown:
-        raise Problem(f"no image has a package named {' or '.join(asked)}")
+    if lacking := [package for package in asked if not seen.intersection(spellings(package))]:
+        raise Problem(f"no image has a package named {' or '.join(lacking)}")
 
 
 def sbom(project: Project) -> None:

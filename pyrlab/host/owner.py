@@ -12,7 +12,7 @@ from pyrlab.host.project import Project
 from pyrlab.model.locked import digest
 from pyrlab.model.problem import Problem
 
-USER, CHECKOUT = "org.pyrlab.user", "org.pyrlab.checkout"  # labels
+USER, CHECKOUT, LAB = "org.pyrlab.user", "org.pyrlab.checkout", "org.pyrlab.lab"  # labels
 
 
 def name() -> str:
@@ -23,26 +23,21 @@ def name() -> str:
         return str(os.getuid())
 
 
-def labels(project: Project) -> list[str]:
+def labels(checkout: Path) -> list[str]:
     """The labels of what this user's checkout makes."""
-    return labels_in(project.root)
-
-
-def labels_in(checkout: Path) -> list[str]:
-    """The same of the checkout in a folder."""
     return [f"{USER}={name()}", f"{CHECKOUT}={checkout}"]
 
 
 def remove_containers(project: Project, label: str, *filters: str) -> None:
     """Remove those of this user's checkout that have a label, and whatever else `filters` of docker ps ask for."""
-    asked = (f"--filter={each}" for each in (*filters, *(f"label={each}" for each in (label, *labels(project)))))
+    asked = (f"--filter={each}" for each in (*filters, *(f"label={each}" for each in (label, *labels(project.root)))))
     if found := project.engine.run("ps", "--all", "--quiet", *asked).split():
         project.engine.run("rm", "--force", *found)
 
 
 def mark(project: Project) -> str:
     """What tells what this user's checkout makes from what others make, in the tag of an image."""
-    return digest(" ".join(labels(project)))[:8]
+    return digest(" ".join(labels(project.root)))[:8]
 
 
 def is_own(project: Project, found: Mapping[str, str] | None) -> bool:
@@ -60,15 +55,17 @@ def check(project: Project, found: Mapping[str, str] | None, thing: str, mend: s
 def inspect(project: Project, kind: str, thing: str) -> dict[str, Any] | None:
     """The container or the volume of a lab, None where there is none; raises Problem where it is somebody else's."""
     found = project.engine.inspect(kind, thing)
-    labels = found and found.get("Config", found)["Labels"]
+    labels = (found and found.get("Config", found)["Labels"]) or {}
     mend = "; PROJECT names a set of labs of your own, as in make PROJECT=mine pylab"
+    if found and kind == "container" and LAB not in labels:
+        raise Problem(f"the container {thing} is no lab that make has started{mend}")
     check(project, labels, f"the {kind} {thing}", mend)
     return found
 
 
 def claim_volume(project: Project, thing: str, *others: str) -> None:
     """Make a volume with its owner, and other labels; one that there is stays as it is."""
-    given = (f"--label={label}" for label in [*others, *labels(project)])
+    given = (f"--label={label}" for label in [*others, *labels(project.root)])
     project.engine.run("volume", "create", *given, thing)
 
 

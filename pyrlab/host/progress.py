@@ -82,12 +82,10 @@ class Progress:
 
     def follow(self, stream: IO[str]) -> list[str]:
         """Take in everything that one run of bake reports; its words outside the JSON."""
-        words = []
+        before = len(self.words)
         for document in documents(stream):
             self.take(document)
-            if "text" in document:
-                words.append(document["text"])
-        return words
+        return self.words[before:]
 
     def take(self, document: dict[str, Any]) -> None:
         """Take in one report: steps and their output, or other words of bake."""
@@ -156,7 +154,6 @@ class Progress:
 
     def start_again(self, why: str) -> None:
         """Say why all that was done counts for nothing, and forget what has failed."""
-        self.erase()
         print(f"pyrlab: {why}", file=sys.stderr)
         self.forget("")
         self.current = ""

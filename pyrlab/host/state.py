@@ -89,8 +89,7 @@ def outdated(project: Project, image: Image) -> list[str]:
     before: dict[str, str] | None = store.recall(project, RECORDS).get(image.stored["Id"])
     if before is None:
         return ["not known to this checkout"]
-    names = [*image.inputs, *(name for name in before if name not in image.inputs)]
-    changed = [name for name in names if before.get(name) != image.inputs.get(name)]
+    changed = [name for name in image.inputs | before if before.get(name) != image.inputs.get(name)]
     return [f"{image.parent.name if image.parent and name == 'parent' else name} changed" for name in changed]
 
 

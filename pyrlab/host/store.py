@@ -49,11 +49,11 @@ def has(project: Project) -> dict[str, Any]:
     engine, known = project.engine, recall(project, RECORDS)
     if not is_classic(engine.about):
         there = {image["Id"] for image in engine.described("image", [*known])}
-        return {"blobs": sorted({layer["digest"] for each in there for layer in known[each]}), "chains": []}
+        return {"blobs": sorted({layer["digest"] for each in there for layer in known[each]})}
     present = engine.run("image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}").splitlines()
     ids = {identity for identity, _, name in (line.partition(" ") for line in present) if name in project.table}
     found = engine.described("image", sorted(ids))  # the same plan each time
-    return {"blobs": [], "chains": [image["RootFS"]["Layers"] for image in found]}
+    return {"chains": [image["RootFS"]["Layers"] for image in found]}
 
 
 def layers_of(now: Session, image: str, stored: dict[str, Any]) -> Layers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 
-def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> str:
     """One line a row, its cells two blanks apart; the columns `right` are flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

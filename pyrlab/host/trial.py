@@ -37,7 +37,7 @@ def start_once(project: Project, labs: Mapping[str, str], changed: str) -> None:
     engine = project.engine
     remove(project)  # of a build that was killed
     try:
-        own = [f"--label={label}" for label in owner.labels(project)]
+        own = [f"--label={label}" for label in owner.labels(project.root)]
         containers = {
             lab: engine.run("run", "--detach", *OPTIONS, f"--label={LABEL}={lab}", *own, image).strip()
             for lab, image in labs.items()

@@ -9,6 +9,7 @@ import pytest
 
 from bare import copy_parts, type_make
 from checkout import CHECKOUT, ROOT
+from pyrlab.host.lab import Lab
 from pyrlab.host.project import Project
 from pyrlab.host.state import wanted
 from pyrlab.model import images
@@ -179,12 +180,18 @@ def test_make_knows_an_image_of_a_users_own(tmp_path: Path) -> None:
     """An entry is enough for make to know a lab by its name, and to say so."""
     checkout = copy_parts(tmp_path / "pyrlab")
     with (checkout / "images.toml").open("a") as file:
-        file.write(COURSE.replace('"lab"', '"pylab"').replace("[images.course]", "[images.course]  # of this year"))
+        file.write(COURSE.replace('"lab"', '"pylab"').replace("[images.course]", "[ images.course ]  # of this year"))
     known = type_make(checkout, "--dry-run", "build_course", "start_course", "url_course")
-    assert known.returncode == 0, known.stderr
+    assert known.stdout.rstrip().endswith("-m pyrlab.host.lab url course"), known.stderr
     assert re.search(r"LAB is .*\bcourse\b", type_make(checkout).stdout)
     said = type_make(checkout, "start_courses").stderr
     assert said.startswith("pyrlab: there is no target start_courses; did you mean make start_course?\n")
+
+
+def test_services() -> None:
+    """What compose.yaml has by the name of an image, as a volume, or a service that never starts, is no lab of it."""
+    there = [name for name in ("pylab", "rlab", "rlab-base", "lab-home", "course") if Lab(CHECKOUT, name).is_service]
+    assert there == ["pylab", "rlab"]
 
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:

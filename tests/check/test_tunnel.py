@@ -62,6 +62,12 @@ def test_a_talkative_server(asked: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert asked.read_text().splitlines()[:5] == ["-F", "/home/ada/own", "-i", "/home/ada/my key", "server"]
 
 
+def test_beyond_the_last_port() -> None:
+    """A lab at a server's last port, which this machine uses itself, is told, as there is no other one above it."""
+    with pytest.raises(Problem, match=r"^none of the ports from 65536 to 65635 is free on this machine$"):
+        lab.free_port(65536)
+
+
 @pytest.mark.usefixtures("asked")
 def test_options_that_do_not_end() -> None:
     """A quotation mark too many is named."""

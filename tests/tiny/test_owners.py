@@ -75,6 +75,22 @@ def test_anothers_lab(target: str, first: Lab, second: Make, place: Path) -> Non
     assert docker("container", "inspect", first.container, "--format", "{{.State.Running}}") == "true"
 
 
+@pytest.mark.parametrize("target", ["start_pylab", "url_pylab", "doctor", "clean"])
+def test_a_container_of_that_name(target: str, second: Make) -> None:
+    """A container that has the name of a lab, but was not started as one, is told and left alone."""
+    name = f"{OWN}-by-hand"
+    docker("create", f"--name={name}-pylab", f"pylab:{TINY}")
+    try:
+        made = second(target, PROJECT=name)
+        assert f"the container {name}-pylab is no lab that make has started; PROJECT names a set" in (
+            made.stdout if target == "doctor" else refusal(made)
+        )
+        assert made.returncode != 0
+        assert docker("ps", "--all", "--quiet", f"--filter=name=^{name}-pylab$")
+    finally:
+        docker("rm", f"{name}-pylab")
+
+
 def test_anothers_settings(first: Lab, second: Make, place: Path) -> None:
     """The home of a lab whose container is gone is still the first one's, which is said before anything is built."""
     write_lists(place / "second", {"requirements.txt": [*TINY_LISTS["requirements.txt"], "cowsay"]})

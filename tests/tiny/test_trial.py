@@ -118,7 +118,7 @@ def test_interrupted(checkout: Path, tag: str) -> None:
 
 def test_look_that_was_cut_short(checkout: Path, tag: str) -> None:
     """A container that was to print a manifest, and that nobody has started, goes with the next build."""
-    own = [f"--label={label}" for label in (contents.LABEL, *owner.labels_in(checkout))]
+    own = [f"--label={label}" for label in (contents.LABEL, *owner.labels(checkout))]
     container = docker("create", "--rm", *own, f"pyrlab-base:{tag}", "cat")
     try:
         succeeded(run_make(checkout, "build_base", TAG=tag, BASE="debian"))
