@@ -83,7 +83,7 @@ $(IMAGES): %: engine-ready ## Build what is missing, start the lab, open the bro
 $(IMAGES:%=start_%): start_%: engine-ready ## The same without the browser, as on a server
 	@$(RUN).lab check $* && $(RUN).build $* && $(RUN).lab start $*
 
-$(IMAGES:%=stop_%): stop_%: ## Stop the lab; nothing is lost
+$(IMAGES:%=stop_%): stop_%: ## Stop the lab; only its kernels end
 	@$(RUN).lab stop $*
 
 $(IMAGES:%=url_%): url_%: ## Print its URL, with its token
@@ -114,7 +114,7 @@ $(IMAGES:%=build_%): build_%: engine-ready ## Build one of them
 build_base: build_pyrlab-base
 build_rbase: build_rlab-base
 
-clean: ## Remove pyrlab's images, containers, settings and build cache; never a notebook
+clean: ## Remove the labs of PROJECT with their settings, the images of TAG and the build cache; never a notebook
 	@$(RUN).clean
 
 ##@ Know what is inside
