@@ -177,13 +177,11 @@ class Repository:
         current = self.packages.get(need.name)
         if current and need.met_by(current.version):
             return current
-        if need.op != "==":
-            return None
-        url = f"{self.contrib}/Archive/{need.name}/{need.name}_{need.version}.tar.gz"
-        try:
-            return described(self.web.get(url, sha256), url, self.source)
-        except Unreachable:
-            return None
+        if need.op == "==":
+            url = f"{self.contrib}/Archive/{need.name}/{need.name}_{need.version}.tar.gz"
+            with suppress(Unreachable):
+                return described(self.web.get(url, sha256), url, self.source)
+        return None
 
 
 def opened(archive: bytes) -> tarfile.TarFile:
@@ -195,7 +193,7 @@ def commit_of(archive: bytes) -> str:
     """The commit that an archive says it was made of, as those of git do; empty where it says none."""
     try:
         return opened(archive).pax_headers.get("comment", "")
-    except tarfile.TarError:
+    except (tarfile.TarError, EOFError):
         return ""
 
 
@@ -211,7 +209,7 @@ def described(archive: bytes, url: str, source: str) -> Package:
     try:
         about = description(archive)
         return Package(about["Package"], about["Version"], needs(about), url, source)
-    except (tarfile.TarError, StopIteration, KeyError) as error:
+    except (tarfile.TarError, EOFError, StopIteration, KeyError) as error:
         raise Unreachable(f"{url} is no archive of an R package") from error
 
 
@@ -241,7 +239,7 @@ class Resolver:
             self.plan = Plan()
             wrong = lists.Problems()
             try:
-                for line in lines:
+                for line in sorted(lines, key=lambda line: "/" not in line.text):  # addresses first
                     try:
                         self.want(line)
                     except (Wrong, Unreachable) as problem:
@@ -308,7 +306,11 @@ class Resolver:
     def want_archive(self, url: str, line: lists.Line, source: str) -> None:
         """Take the package whose archive is at `url`; a lock calls it `source`."""
         sha256 = next((locked.sha256 for locked in self.locked.values() if locked.source == source), "")
-        self.fetch(described(self.cran.web.get(url, sha256), url, source), line, [self.cran])
+        package = described(self.cran.web.get(url, sha256), url, source)
+        other = self.plan.fetched.get(package.name, package)
+        if other.source != source:
+            raise Wrong(f"'{line.text}' contradicts {other.name} {other.version}, which another line needs")
+        self.fetch(package, line, [self.cran])
 
     def need(self, need: Need, line: lists.Line, repositories: list[Repository], by: str = "") -> None:
         """Make sure of one package; `by` names the package that needs it, empty for the list itself. Raises Wrong."""
@@ -488,8 +490,8 @@ def resolve(path: Path, below: list[Path], before: Lock) -> Lock:
         known = fetched.get(name)
         try:
             content = web.get(package.url, known.sha256 if known and known.version == package.version else "")
-            repacked(content, name)
-        except (Unreachable, tarfile.TarError) as error:
+            renamed(content, name)
+        except (Unreachable, tarfile.TarError, EOFError) as error:
             what = f"{name} {package.version} cannot be had: {error}"
             raise Problem(what, lists.place([plan.lines[name]])) from error
         needs = tuple(dict.fromkeys(need.name for need in package.needs if need.name not in here.built_in))
@@ -529,7 +531,7 @@ def needed_for(wanted: list[lists.Line], fetched: dict[str, Locked]) -> dict[str
     found: dict[str, lists.Line] = {}
     for line in wanted:
         match = REFERENCE.fullmatch(line.text)
-        pending = [by_source.get(line.text) or (match[2] if match else line.text)]
+        pending = [by_source.get(line.text.partition("#")[0]) or (match[2] if match else line.text)]
         while pending:
             name = pending.pop(0)
             if name not in found:
@@ -538,18 +540,12 @@ def needed_for(wanted: list[lists.Line], fetched: dict[str, Locked]) -> dict[str
     return found
 
 
-def repacked(archive: bytes, name: str) -> bytes:
+def renamed(archive: bytes, name: str) -> tarfile.TarFile:
     """The archive with its one folder called after the package, as R wants it; GitHub's are called REPO-REF."""
     tree = opened(archive)
-    if all(member.name.split("/")[0] == name for member in tree):
-        return archive
-    result = io.BytesIO()
-    with tarfile.open(fileobj=result, mode="w:gz") as renamed:
-        for member in tree:
-            content = tree.extractfile(member) if member.isreg() else None
-            member.name = "/".join([name, *member.name.split("/")[1:]])
-            renamed.addfile(member, content)
-    return result.getvalue()
+    for member in tree:
+        member.name = "/".join([name, *member.name.split("/")[1:]])
+    return tree
 
 
 # Stripping alone would leave a build id that was made from the debug information.
@@ -595,19 +591,17 @@ def fetch(fetched: Fetched, names: Iterable[str]) -> dict[str, bytes]:
         if web.keep(content) != package.sha256:
             what = f"{name} {package.version} from {without_passwords(address)} is not what {fetched.lock} has"
             raise Problem(f"{what}; if it is to be trusted, type make upgrade P={name}", where)
-        found[name] = repacked(content, name)
+        found[name] = content
     return found
 
 
 def first(web: Web, addresses: list[str], sha256: str) -> tuple[bytes, str]:
     """What the first of some addresses gives that gives anything, and that address; raises Unreachable."""
-    address, *others = addresses
-    try:
-        return web.get(address, sha256), address
-    except Unreachable:
-        if not others:
-            raise
-        return first(web, others, sha256)
+    *others, last = addresses
+    for address in others:
+        with suppress(Unreachable):
+            return web.get(address, sha256), address
+    return web.get(last, sha256), last
 
 
 def installed(name: str) -> Tar:
@@ -635,7 +629,7 @@ def in_order(archives: dict[str, bytes], fetched: dict[str, Locked]) -> Iterator
 
 def install_archive(name: str, archive: bytes) -> Run:
     """Install one archive to SITE, from a folder whose path, which the help pages keep, is always the same."""
-    opened(archive).extractall(SOURCE, filter="data")
+    renamed(archive, name).extractall(SOURCE, filter="data")
     options = ["--strip", "--pkglock", "--built-timestamp=2026-01-01", f"--library={SITE}"]
     environment = {**os.environ, "R_MAKEVARS_USER": "/tmp/Makevars", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
     command = ["R", "CMD", "INSTALL", *options, f"{SOURCE}/{name}"]

@@ -148,6 +148,42 @@ def test_an_archive_by_its_address(cran: WebServer) -> None:
     assert versions(resolve(cran.url, f"url::{cran.url}/own.tar.gz")) == {"own": "0.1", "lattice": "0.22-7"}
 
 
+def test_an_address_counts_wherever_it_stands(cran: WebServer, tmp_path: Path) -> None:
+    """Before or after the name of a package, an address says where that comes from, or that the lines contradict."""
+    for name, version in (("rlang", "1.0"), ("modern", "0.5")):
+        (tmp_path / f"{name}.tar.gz").write_bytes(archive(name, version, ""))
+    rlang, modern = (f"url::{cran.url}/{name}.tar.gz" for name in ("rlang", "modern"))
+    for texts in (["modern", modern], [modern, "modern"]):
+        assert versions(resolve(cran.url, *texts)) == {"modern": "0.5"}  # and not gbm, which CRAN's needs
+    for texts in (["ggplot2>=4", rlang], [rlang, "ggplot2>=4"]):
+        with pytest.raises(Problem, match=r"contradicts rlang 1\.0, which another line needs"):
+            resolve(cran.url, *texts)
+
+
+def test_two_addresses_of_a_package(cran: WebServer, tmp_path: Path) -> None:
+    """The same package from two addresses is refused with the second line."""
+    (tmp_path / "other.tar.gz").write_bytes(archive("own", "0.2", ""))
+    first, second = (f"url::{cran.url}/{name}.tar.gz" for name in ("own", "other"))
+    with pytest.raises(Problem) as stopped:
+        resolve(cran.url, first, second)
+    assert str(stopped.value) == (f"r_packages.txt line 2: '{second}' contradicts own 0.1, which another line needs")
+
+
+def test_an_archive_that_is_cut_off(cran: WebServer, tmp_path: Path) -> None:
+    """What came of an archive only in part is said to be none."""
+    (tmp_path / "own.tar.gz").write_bytes(archive("own", "0.1", "")[:60])
+    with pytest.raises(Problem, match=r"^r_packages\.txt line 1: \S+/own\.tar\.gz is no archive of an R package$"):
+        resolve(cran.url, f"url::{cran.url}/own.tar.gz")
+
+
+def test_which_line_a_package_is_there_for() -> None:
+    """A line with an address, a part of the page in it perhaps, leads to its package and all that this needs."""
+    address = "url::https://packages.invalid/own.tar.gz#v1"
+    fetched = {"own": Locked("0.1", source=address, needs=("lattice",)), "lattice": Locked("0.22-7", source="cran")}
+    line = lists.Line(address, "r_packages.txt", 1)
+    assert r.needed_for([line], fetched) == {"own": line, "lattice": line}
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -264,10 +300,19 @@ def test_what_a_compiler_misses(words: str, hint: str) -> None:
     assert ("r_debs.txt" in r.hint(words)) == bool(hint)
 
 
-def test_an_archive_is_called_after_its_package() -> None:
+def test_an_archive_is_called_after_its_package(tmp_path: Path) -> None:
     """R finds a package in the folder of its name, which GitHub's archives do not have."""
-    with tarfile.open(fileobj=io.BytesIO(r.repacked(archive("own", "0.1", "", folder="own-main"), "own"))) as tree:
-        assert tree.getnames() == ["own/DESCRIPTION"]
+    long = f"tests/{'snapshot' * 20}.md"  # of which git, as Python here, has the name in a header of its own
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tree:
+        for name in ("DESCRIPTION", long):
+            tree.addfile(tarfile.TarInfo(f"own-main/{name}"))
+    r.renamed(content.getvalue(), "own").extractall(tmp_path, filter="data")
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")} | {"own/DESCRIPTION"} == {
+        "own/DESCRIPTION",
+        f"own/{long}",
+    }
+    assert (tmp_path / "own/DESCRIPTION").exists()
 
 
 def test_a_branch_moves_on(cran: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
