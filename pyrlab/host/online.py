@@ -134,8 +134,8 @@ def netrc(project: Project) -> str:
                 if any(re.search(r'[\s\\]|^"', part) for part in (login, password)):
                     mark = "a blank, a backslash, or a quotation mark at its beginning"
                     raise Problem(f"{where}: a user or password with {mark} cannot be handed on to uv and pip")
-                entry = f"machine {host} login {login}{password and f' password {password}'}\n"
-                if found.setdefault(host, entry) != entry:
+                entry = f"machine {host.lower()} login {login}{password and f' password {password}'}\n"
+                if found.setdefault(host.lower(), entry) != entry:
                     raise Problem(f"{where}: {host} is named with another user or password before")
     return "".join(found.values())
 

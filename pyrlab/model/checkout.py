@@ -31,9 +31,9 @@ for names in (
     ("--no-binary",),
     ("--only-binary",),
 ):
-    OPTIONS.add_argument(*names, dest=names[-1])
+    OPTIONS.add_argument(*names, dest=names[-1], action="append")
 for name in ("--pre", "--require-hashes"):
-    OPTIONS.add_argument(name, dest=name, action="store_true")
+    OPTIONS.add_argument(name, dest=name, action="append_const", const=True)
 
 WHEEL = re.compile(r"\s*(?:[^\s@]+\s*@\s*(?:file:|(?=\.)))?(?!\w+:)([^\s;@]+?\.whl)\b")
 
@@ -79,7 +79,8 @@ class Checkout:
                     options = vars(OPTIONS.parse_known_args(words if words[:1] and words[0].startswith("-") else [])[0])
                 except (ValueError, argparse.ArgumentError):
                     continue
-                pending += [os.path.normpath(Path(name).parent / options[kind]) for kind in kinds if kind in options]
+                others = [other for kind in kinds for other in options.get(kind, ())]
+                pending += [os.path.normpath(Path(name).parent / other) for other in others]
         return found
 
     def wheels(self, path: str) -> list[str]:
@@ -103,11 +104,10 @@ class Checkout:
         """Put the lists of an image and of those that it starts from into a folder for each ecosystem."""
         for each in (each for member in self.table.lineage(image) for each in member.lists):
             for path in each.files:
-                target = folder / each.ecosystem / path.removeprefix("docker/")
                 if path in self.own:
                     write(self.texts(path, constraints=False), folder / each.ecosystem)
                 else:
-                    self.copy(path, target)
+                    self.copy(path, folder / each.ecosystem / path.removeprefix("docker/"))
 
     def copy(self, path: str, target: Path) -> None:
         """Copy a file, and make the folders that it goes to."""

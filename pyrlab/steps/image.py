@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrlab.model import events
+from pyrlab.model.lists import Line
 from pyrlab.model.locked import Lock, reached
 from pyrlab.model.plan import Plan
 from pyrlab.steps import compiled, debian, debs, grouping, network, oci, r, wheels
@@ -118,11 +119,14 @@ def python_layers(plan: Plan, stands_on: str, there: debs.Versions) -> tuple[lis
     of_each = [wheels.pins_of(locks[lock].of(section)) for lock, section, _ in plan.wheels]
     pins = {name: pin for each in of_each for name, pin in each.items()}
     own = {name for each in of_each[-plan.own_wheels :] for name in each}
-    listed = plan.list("python") / plan.wheels[-1][2]
+    root = plan.list("python")
     cache = compiled.Cache(CACHE / "compiled", plan.list("base_debs.txt"), there)
-    packages = wheels.Packages(pins, wheels.options_of(locks.values()), listed, cache)
+    packages = wheels.Packages(pins, wheels.options_of(locks.values()), root, root / plan.wheels[-1][2], cache)
     empty, found = wheels.pieces(plan.image, packages, CACHE)
-    asked = {name: line for name, line in packages.asked().items() if name in own}
+    asked: dict[str, Line] = {}
+    for package in packages.wanted:
+        if package.name in own:
+            asked.setdefault(package.name, package.line)
     made = layers({"environment": empty}, "Python", 1) if len(plan.wheels) == plan.own_wheels else []
     made += layers({name: found[name] for name in found if name in own}, "Python", plan.counts["Python"])
     return made, {name: [astuple(line), mark(name, pins, found, stands_on)] for name, line in asked.items()}

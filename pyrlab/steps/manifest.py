@@ -224,7 +224,8 @@ def main() -> None:
         found.append(Package("base", "python", platform.python_version(), "PSF-2.0"))
     packages = {(package.ecosystem, package.name): package for package in reversed(found)}
     total, nobodys = own(packages, {path: package for package, path in in_r})
-    packages["Python", "pyrlab-pdf"].part_of = "pyrlab"
+    if pdf := packages.get(("Python", "pyrlab-pdf")):  # of every image that starts from pyrlab-base
+        pdf.part_of = "pyrlab"
     explain(packages, asked_for(listed), base)
     shown = {"R": ("R", "base"), **{name: ("Python", name) for name in JUPYTER}}
     versions = {title: packages[key].version for title, key in shown.items() if key in packages}
@@ -240,7 +241,7 @@ def main() -> None:
     path = Path(layer) / "usr/share/pyrlab/manifest.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-    for made in (path, *list(path.parents)[:3]):
+    for made in (path, *path.parents[:3]):
         os.utime(made, (EPOCH, EPOCH))
 
 

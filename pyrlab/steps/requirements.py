@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from packaging.markers import Marker
+from packaging.markers import InvalidMarker, Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
@@ -93,7 +93,7 @@ class Demands:
             raise ValueError(f"'{line.text}' cannot be read: {reason}") from None
         if unknown:
             raise ValueError(f"pyrlab does not know the option '{line.text}'; take it out")
-        for name, value in vars(options).items():
+        for name, value in [(name, value) for name, values in vars(options).items() for value in values]:
             with self.noting(line):
                 if name in ("--requirement", "--constraint"):
                     self.include(line, value, constrains or name == "--constraint")
@@ -148,11 +148,11 @@ class Demands:
         address, _, condition = text.partition(";")
         here = re.search(r"@\s*(file:|\.)", address)
         name, at, place = address.strip().rpartition("@") if here else ("", "", address)
-        if at or (re.search(r"^[./~]|[\\/]|\.whl\b|\.tar\.gz$|^file:", place.strip()) and " @ " not in address):
-            return self.file(line, name, place.strip().removeprefix("file:"), condition, hashes)
         try:
+            if at or (re.search(r"^[./~]|[\\/]|\.whl\b|\.tar\.gz$|^file:", place.strip()) and " @ " not in address):
+                return self.file(line, name, place.strip().removeprefix("file:"), condition, hashes)
             need = Requirement(text)
-        except InvalidRequirement:
+        except (InvalidMarker, InvalidRequirement):
             raise ValueError(f"'{text}' is not a requirement pip would understand{meant(text)}") from None
         if need.url and "://" not in need.url:
             raise ValueError(f"'{text}' has no address after the @; did you mean {need.name}=={need.url}?")

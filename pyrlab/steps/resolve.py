@@ -106,8 +106,8 @@ def check_markers(packages: list[Package]) -> None:
     conditions = [(p.line, p.marker) for p in packages if p.marker and not OTHER_SYSTEM.search(str(p.marker))]
     idle = [line for line, marker in conditions if not any(map(marker.evaluate, ENVIRONMENTS))]
     if idle:
-        several = "hold" if idle[1:] else "holds"
-        events.note(f"brings nothing, since its condition {several} for no Python here", lists.place(idle))
+        said = "bring nothing, since their conditions hold" if idle[1:] else "brings nothing, since its condition holds"
+        events.note(f"{said} for no Python here", lists.place(idle))
 
 
 class Resolver:
@@ -118,15 +118,18 @@ class Resolver:
         there = [package for lock in below for package in lock.of("Python").items()]
         self.below = [requirement(key, replace(locked, hashes=())) for key, locked in there if not locked.url]
         self.packages, self.constraints = [*asked.packages], [*asked.constraints]
-        self.options = uv_options(asked.options)
-        self.options += uv_options(wheels.options_of(below))
+        theirs = wheels.options_of(below)
+        if "--index-url" in asked.options and "--index-url" in theirs:  # uv takes one
+            theirs["--extra-index-url"] = [*theirs.pop("--index-url"), *theirs.get("--extra-index-url", ())]
+        self.options = [*dict.fromkeys(uv_options(asked.options) + uv_options(theirs))]
         if "--pre" in asked.options:  # of what the lists name, and not of the Jupyter stack
             self.options += [f"--prerelease-package={package.name}=allow" for package in self.packages if package.name]
+        if own_host := os.environ.get("UV_INSECURE_HOST"):  # PIPHOST; the option would stand before it
+            self.options.append(f"--allow-insecure-host={own_host}")
         self.compilers = False
 
     def write(self) -> None:
         """Write what uv reads."""
-        RESOLVE.mkdir(exist_ok=True)
         (RESOLVE / "pyproject.toml").write_text(SUPPORTED)
         for name, lines in {
             "jupyter.txt": [package.text for package in self.own.packages],
@@ -364,13 +367,15 @@ def note_cuda(resolver: Resolver, locked: Packages, previous: Packages, draft: P
     )
 
 
-def lock(paths: list[Path], base_debs: Path, sections: list[str], below: list[Path], previous: Path) -> Lock:
-    """The lock: the exact version of all that the lists need, with the hashes of its files."""
+def lock(
+    paths: list[Path], root: Path, base_debs: Path, sections: list[str], below: list[Path], previous: Path
+) -> Lock:
+    """The lock: the exact version of all that lists of the checkout `root` need, with the hashes of its files."""
     *others, requirements = paths
-    own, asked = Demands(requirements.parent), Demands(requirements.parent)
+    own, asked = Demands(root), Demands(root)
     for path in others:
-        own.root = path.parent
         own.read(path)
+    own.problems.stop()
     asked.read(requirements)
     if "--require-hashes" in asked.options:
         for package in asked.packages:
@@ -423,7 +428,8 @@ def main() -> None:
     paths, *below = debs.paths_of(images)
     others = [debs.lock_of(Path(locks), each) for each in below]
     sections, before = os.environ["SECTIONS"].split(","), debs.lock_of(Path(locks), paths)
-    lock(paths, Path("../base_debs.txt"), sections, others, before).write(debs.lock_of(Path(target), paths))
+    found = lock(paths, Path.cwd(), Path("../base_debs.txt"), sections, others, before)
+    found.write(debs.lock_of(Path(target), paths))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ class Packages:
 
     pins: dict[str, Pin]
     options: dict[str, list[str]]
-    listed: Path  # the image's own list, as requirements.txt
+    root: Path  # the folder that stands for the checkout
+    listed: Path  # the image's own list there, as requirements.txt
     cache: compiled.Cache
 
     def __post_init__(self) -> None:
@@ -108,8 +109,8 @@ class Packages:
         BESIDE.mkdir(exist_ok=True)
         no_binary = {canonical(name) for names in self.options.get("--no-binary", ()) for name in names.split(",")}
         for name, pin in self.pins.items():
-            if own := re.match(r"\S+ @ \./(\S+)", pin.text):
-                pin.text = beside(self.listed.parent / own[1]) + pin.text[own.end() :]
+            if re.search(own := r"(?m)^\S+ @ \./(\S+)", pin.text):
+                pin.text = re.sub(own, lambda wheel: beside(self.root / wheel[1]), pin.text)
             elif name in no_binary or re.match(r"\S+ @ (?!\S+\.whl\b)", pin.text):
                 self.compile(name)
 
@@ -138,18 +139,10 @@ class Packages:
     @cached_property
     def wanted(self) -> list[requirements.Package]:
         """What the list asks for."""
-        found = requirements.Demands(self.listed.parent)
+        found = requirements.Demands(self.root)
         if self.listed.exists():
             found.read(self.listed)
         return found.packages
-
-    def asked(self) -> dict[str, lists.Line]:
-        """The packages that the lists name, each with its first line."""
-        found: dict[str, lists.Line] = {}
-        for package in self.wanted:
-            if package.name in self.pins:
-                found.setdefault(package.name, package.line)
-        return found
 
     def index_options(self, names: Iterable[str]) -> list[str]:
         """The options with which some packages are found where a list says that they are."""
@@ -157,7 +150,8 @@ class Packages:
         found = []
         for option in requirements.INDEXES:
             urls = [url for url in self.options.get(option, ()) if url.rstrip("/") in indexes]
-            found += [f"{option}={url}" for url in urls]
+            among = option == "--index-url" and ("" in indexes or urls[1:])  # others come from elsewhere
+            found += [f"{'--extra-index-url' if among else option}={url}" for url in urls]
         hosts = {urlsplit(url).hostname for url in indexes}
         trusted = [host for host in self.options.get("--trusted-host", ()) if host.partition(":")[0] in hosts]
         return found + [f"--trusted-host={host}" for host in trusted]
@@ -169,6 +163,8 @@ class Packages:
         pins.write_text("".join(f"{line}\n" for line in lines))
         # As the list's own indexes were asked when it was locked: the best version of all.
         given = ["--index-strategy=unsafe-best-match", "--no-config", "--only-binary=:all:", f"--find-links={BESIDE}"]
+        # Of a file, PIPPROXY would stand before it.
+        given += [f"--default-index={line.partition('=')[2]}" for line in lines if line.startswith("--index-url=")]
         given += ["--no-deps", *options]
         run = uv("pip", "install", "--requirements", pins, *given, python=VENV / "bin/python")
         if match := re.search(r"Hash mismatch for `([\w.-]+)", run.stderr):

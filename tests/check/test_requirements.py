@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def test_lines_are_read_as_pip_reads_them(tmp_path: Path) -> None:
     found = demands(
         tmp_path, "# as pip-compile writes it", "tabulate==0.9.0 \\", f"    --hash=sha256:{'a' * 64} \\", "    # via x",
         "", "Own_Package[b] >= 1 ; python_version > '3'  # why", "own @ https://packages.invalid/own-1.0.whl#egg=own",
-        "https://packages.invalid/other-1.0-py3-none-any.whl", "--trusted-host=a --pre", "-i https://gone.invalid/",
+        "https://packages.invalid/other-1.0-py3-none-any.whl", "--trusted-host=a --trusted-host b --pre", "-i https://gone.invalid/",
         "-i https://packages.invalid/",
     )  # fmt: skip
     assert not found.problems.found
@@ -164,7 +165,7 @@ def test_lines_are_read_as_pip_reads_them(tmp_path: Path) -> None:
         ("other", 8),
     ]
     assert found.packages[0].hashes == {f"sha256:{'a' * 64}"}
-    options = {"--trusted-host": ["a"], "--pre": [True], "--index-url": ["https://packages.invalid/"]}
+    options = {"--trusted-host": ["a", "b"], "--pre": [True], "--index-url": ["https://packages.invalid/"]}
     assert found.options == options
 
 
@@ -195,6 +196,10 @@ def test_lines_are_read_as_pip_reads_them(tmp_path: Path) -> None:
             f"https://packages.invalid/own-1.0.tar.gz --hash=sha256:{'0' * 64}",
             "https://packages.invalid/own-1.0.tar.gz does not say of which package the --hash is; write NAME @ https:",
         ),
+        (
+            "./own-1.0-py3-none-any.whl ; python_version => '3'",
+            "'./own-1.0-py3-none-any.whl ; python_version => '3'' is not a requirement pip would understand",
+        ),
         ("-c 'limits.txt", "'-c 'limits.txt' cannot be read: no closing quotation"),
         (
             "six --hash=md5:529d",
@@ -205,6 +210,7 @@ def test_lines_are_read_as_pip_reads_them(tmp_path: Path) -> None:
 def test_what_is_no_line_of_a_list(tmp_path: Path, text: str, problem: str) -> None:
     """Whoever pastes what is for something else reads what it is, or what to write instead."""
     (tmp_path / "cut-1.0-py3-none-any.whl").write_text("PK")
+    zipfile.ZipFile(tmp_path / "own-1.0-py3-none-any.whl", "w").close()
     found = demands(tmp_path, "pandas", text)
     assert sentences(found.problems).startswith(f"requirements.txt line 2: {problem}")
 
@@ -241,7 +247,7 @@ def test_an_index_is_asked_for_its_packages(index: str, tmp_path: Path, monkeypa
     monkeypatch.setattr(wheels, "BESIDE", tmp_path / "wheels")
     pins = wheels.pins_of({"common": Locked("1.0"), "own": Locked("2.0", index=index)})
     options = wheels.options_of([Lock({}, options=(f"--extra-index-url {index}", "--trusted-host packages.invalid"))])
-    packages = wheels.Packages(pins, options, tmp_path, compiled.Cache(tmp_path, tmp_path))
+    packages = wheels.Packages(pins, options, tmp_path, tmp_path, compiled.Cache(tmp_path, tmp_path))
     assert packages.index_options(["common"]) == []
     own = [f"--extra-index-url={index}", "--trusted-host=packages.invalid"]
     assert packages.index_options(["common", "own"]) == own
@@ -259,11 +265,12 @@ def test_what_a_list_points_at(project: Project) -> None:
     """A build sees the files of the checkout that a list points at, and no others."""
     folder = project.root
     files = {
-        "requirements.txt": "\ufeff-r sub/a.txt\n-c limits.txt\n-r ../out.txt\n./wheels/one-1-py3-none-any.whl[x]\n"
-        "here @ ./wheels/here-1-py3-none-any.whl\n",
+        "requirements.txt": "\ufeff-r sub/a.txt -c limits.txt -c more.txt\n-r ../out.txt\n"
+        "./wheels/one-1-py3-none-any.whl[x]\nhere @ ./wheels/here-1-py3-none-any.whl\n",
         "sub/a.txt": "-rb.txt\n-r /etc/passwd\n#-r other.txt\na @ file:wheels/two-1-py3-none-any.whl ; os_name=='nt'\n",
         "sub/b.txt": f"-r 'a.txt'\n-r {folder}/other.txt\nhttps://packages.invalid/wheels/three-1.0-py3-none-any.whl\n",
         "limits.txt": "numpy<3\n",
+        "more.txt": "pandas<4\n",
         "other.txt": "",
         "wheels/here-1-py3-none-any.whl": "",
         "wheels/one-1-py3-none-any.whl": "",
@@ -303,12 +310,12 @@ def test_passwords_are_kept_apart(project: Project) -> None:
     """What a build sees of a list has no password; those that it needs come by another way, variables filled in."""
     folder = project.root
     (folder / "requirements.txt").write_text(
-        "--index-url https://me:se%2Fcret@one.invalid/simple\n--find-links https://${TOKEN}@two.invalid:8080/x\n"
+        "--index-url https://me:se%2Fcret@One.invalid/simple\n--find-links https://${TOKEN}@two.invalid:8080/x\n"
         "own @ git+ssh://git@three.invalid/a/own@v1\n"
     )
     project.checkout.stage(folder / "staged")
     assert (folder / "staged/python/requirements.txt").read_text() == (
-        "--index-url https://one.invalid/simple\n--find-links https://two.invalid:8080/x\n"
+        "--index-url https://One.invalid/simple\n--find-links https://two.invalid:8080/x\n"
         "own @ git+ssh://git@three.invalid/a/own@v1\n"
     )
     assert online.netrc(replace(project, environment={"TOKEN": "canary-token"})) == (

@@ -6,6 +6,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -47,8 +48,17 @@ def lock(folder: Path, index: WebServer, *lines: str) -> dict[str, str]:
     previous = folder / "requirements.lock"
     previous.touch()
     sections = ["Python.jupyter", "Python.requirements"]
-    resolve.lock(paths, folder / "base_debs.txt", sections, [], previous).write(previous)
+    resolve.lock(paths, folder, folder / "base_debs.txt", sections, [], previous).write(previous)
     return Lock.read(previous).versions("Python")
+
+
+def lock_below(folder: Path, *names: str) -> dict[str, str]:
+    """What is locked for lists of an image whose parent has what is in parent.lock."""
+    (folder / "course.lock").touch()
+    paths, parent = [folder / name for name in names], [folder / "parent.lock"]
+    sections = [f"Python.{path.stem}" for path in paths]
+    made = resolve.lock(paths, folder, folder / "base_debs.txt", sections, parent, folder / "course.lock")
+    return made.versions("Python")
 
 
 def test_what_is_locked(tmp_path: Path, index: WebServer) -> None:
@@ -103,6 +113,46 @@ def test_checksums(tmp_path: Path, index: WebServer) -> None:
     said = r"^limits\.txt line 1: no file of one 2\.0 has the checksum that the line demands; "
     with pytest.raises(Problem, match=said):
         lock(tmp_path, index, "one", "-c limits.txt")
+
+
+def test_two_images_with_an_index(tmp_path: Path, index: WebServer) -> None:
+    """The lists of an image and of the one that it starts from may name the same indexes, or each its own."""
+    offer(tmp_path, "one", "1.0")
+    offer(tmp_path, "two", "1.0", "one")
+    lock(tmp_path, index, "one", f"--extra-index-url {index.url}/simple/")
+    (tmp_path / "requirements.lock").rename(tmp_path / "parent.lock")
+    for named in (f"--index-url {index.url}/simple", f"--index-url {index.url}/./simple"):
+        (tmp_path / "course.txt").write_text(f"{named}\n--extra-index-url {index.url}/simple/\ntwo\n")
+        found = lock_below(tmp_path, "course.txt")
+        assert found == {"two": "1.0"}
+
+
+def test_a_list_beside_its_dockerfile(tmp_path: Path, index: WebServer) -> None:
+    """Wheels and other lists are where a list says, from the top of the checkout and from its own folder on."""
+    offer(tmp_path, "one", "1.0")
+    offer(tmp_path, "two", "1.0")
+    for folder in ("docker/course", "wheels"):
+        (tmp_path / folder).mkdir(parents=True)
+    with ZipFile(tmp_path / "wheels/own-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("own-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: own\nVersion: 1.0\n")
+        wheel.writestr("own-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("own-1.0.dist-info/RECORD", "")
+    (tmp_path / "common.txt").write_text("two\n")
+    (tmp_path / "parent.lock").touch()
+    (tmp_path / "docker/course/course.txt").write_text(
+        f"--index-url {index.url}/simple\none\n-r ../../common.txt\n./wheels/own-1.0-py3-none-any.whl\n"
+    )
+    assert lock_below(tmp_path, "docker/course/course.txt").keys() == {"one", "two", "own"}
+
+
+def test_a_wrong_line_of_the_other_list(tmp_path: Path, index: WebServer) -> None:
+    """A line that cannot be read is told, too, where its list shares the lock of another."""
+    offer(tmp_path, "one", "1.0")
+    (tmp_path / "common.txt").write_text("one=>2\n")
+    (tmp_path / "course.txt").write_text("one\n")
+    (tmp_path / "parent.lock").touch()
+    with pytest.raises(Problem, match=r"^common\.txt line 1: 'one=>2' is not a requirement"):
+        lock_below(tmp_path, "common.txt", "course.txt")
 
 
 def test_what_is_not_there(tmp_path: Path, index: WebServer) -> None:

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from pyrlab.model.problem import Problem
 from pyrlab.steps import compiled, pieces, wheels
 from pyrlab.steps.pieces import Mode, Piece
 from pyrlab.steps.trees import EXCLUDED
+from servers import free_port, serve_files
 
 UV = Path(sys.executable).with_name("uv")
 SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
@@ -80,7 +82,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def packages(machine: Path, **files: dict[str, str]) -> wheels.Packages:
     """Packages of some files each."""
     pins = {name: wheels.Pin(wheel(machine / "wheels", name, each), "", set()) for name, each in files.items()}
-    return wheels.Packages(pins, {}, machine / "requirements.txt", compiled.Cache(machine, machine))
+    return wheels.Packages(pins, {}, machine, machine / "requirements.txt", compiled.Cache(machine, machine))
 
 
 def made(machine: Path, cache: str, **files: dict[str, str]) -> tuple[Piece, dict[str, Piece]]:
@@ -200,6 +202,38 @@ def test_another_file_than_locked(machine: Path) -> None:
     forged.pins["one"].text = f"one==1.0 --hash=sha256:{'0' * 64}"
     with pytest.raises(Problem, match="the file of one that the index serves is not the one that was locked"):
         wheels.pieces("pylab", forged, machine / "cache")
+
+
+def test_the_index_that_the_lock_names(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index that a list names is asked for what it has, whatever other one a parameter names."""
+    place = machine / "served/simple/own"
+    place.mkdir(parents=True)
+    text = wheel(place, "own", {"own.py": MODULE})
+    [file] = place.iterdir()
+    (place / "index.html").write_text(f'<a href="{file.name}">{file.name}</a>')
+    monkeypatch.delenv("UV_OFFLINE")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://127.0.0.1:{free_port()}")
+    with serve_files(machine / "served") as server:
+        index = f"{server.url}/simple"
+        asked = replace(
+            packages(machine), pins={"own": wheels.Pin(text, index, set())}, options={"--index-url": [index]}
+        )
+        _, found = wheels.pieces("pylab", asked, machine)
+    assert contents(found["own"], machine)["own.py"] == MODULE.encode()
+
+
+def test_a_wheel_for_each_kind_of_machine(machine: Path) -> None:
+    """Of wheels of the checkout that are for different machines, the one for this is taken, in whatever line it is."""
+    (machine / "own").mkdir()
+    checked = wheel(machine / "own", "own", {"own.py": MODULE}).partition("--hash=")[2]
+    [file] = (machine / "own").iterdir()
+    locked = {
+        f"own ; sys_platform {sign} '{sys.platform}'": Locked(url=f"./own/{file.name}", hashes=(checked,))
+        for sign in ("!=", "==")
+    }
+    _, found = wheels.pieces("pylab", replace(packages(machine), pins=wheels.pins_of(locked)), machine)
+    assert contents(found["own"], machine)["own.py"] == MODULE.encode()
 
 
 @pytest.fixture
