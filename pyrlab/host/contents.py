@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import re
 import subprocess
@@ -18,7 +19,7 @@ from pyrlab.model.problem import Problem
 Manifest = dict[str, Any]  # as pyrlab/steps/manifest.py writes it
 Versions = dict[tuple[str, str], str]  # of packages, by ecosystem and name
 
-LABEL = "org.pyrlab.look"  # of a container that prints it
+LABEL = "org.pyrlab.look"  # of a container that it is copied from
 PATH = "/usr/share/pyrlab/manifest.json"  # in every image
 LISTS = "installed"  # the folder with a list of packages for each image, which git keeps
 LISTS_BEFORE = "packages"  # what it was called once, of older revisions
@@ -40,13 +41,24 @@ def manifest_text(engine: Engine, image: str, digest: str) -> str:
     """The manifest's file in the image that has this digest now; empty where it has none.
 
     It is asked for by its name: a digest stands for any of an image's names, one that is just being removed included.
+    It is copied: what a container prints, an engine waits for two seconds long, which on a busy machine is too short.
     """
     own = (f"--label={label}" for label in (LABEL, *owner.labels(engine.folder)))
-    run = engine.call("run", "--rm", "--network=none", *own, "--entrypoint=cat", image, PATH)
-    if run.returncode and not re.search(rf"{re.escape(PATH)}'?: No such file", run.stderr):
-        words = (run.stderr.strip() or "docker gives no reason").splitlines()[0]
-        raise Problem(f"{image}, now {digest[:19]}, cannot be looked into: {words}")
-    return run.stdout
+    made = engine.call("create", "--pull=never", "--network=none", *own, image, "cat")
+    container, words = made.stdout.strip(), made.stderr
+    if container:
+        copy = ("cp", f"{container}:{PATH}", "-")  # as a tar file
+        with engine.open(*copy, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as copying:
+            content, told = copying.communicate()
+        engine.run("rm", container, check=False)
+        if copying.returncode == 0:
+            with tarfile.open(fileobj=io.BytesIO(content)) as tree:
+                return "".join(file.read().decode() for member in tree if (file := tree.extractfile(member)))
+        words = told.decode(errors="replace")
+        if "Could not find the file" in words:
+            return ""
+    why = (words.strip() or "docker gives no reason").splitlines()[0]
+    raise Problem(f"{image}, now {digest[:19]}, cannot be looked into: {why}")
 
 
 def versions(manifest: Manifest) -> Versions:

@@ -91,7 +91,7 @@ def report(engine: Engine, images: list[Image]) -> str:
 
 def sweep(project: Project) -> None:
     """Remove what a build of this checkout has written and not published, be it one that was cut short."""
-    # A container that is to go when it has ended stays where Ctrl-C came before it was started.
+    # What it copied a manifest from stays where Ctrl-C came meanwhile.
     owner.remove_containers(project, contents.LABEL, "status=created")
     left = (beside(project, name) + end for name in reversed(project.table) for end in (NEW, PACKAGES))
     project.engine.run("image", "rm", *left, check=False)

@@ -117,7 +117,7 @@ def test_interrupted(checkout: Path, tag: str) -> None:
 
 
 def test_look_that_was_cut_short(checkout: Path, tag: str) -> None:
-    """A container that was to print a manifest, and that nobody has started, goes with the next build."""
+    """A container from which a manifest was to be copied, and that Ctrl-C has left, goes with the next build."""
     own = [f"--label={label}" for label in (contents.LABEL, *owner.labels(checkout))]
     container = docker("create", "--rm", *own, f"pyrlab-base:{tag}", "cat")
     try:
