@@ -150,10 +150,7 @@ def refit(account: Account) -> None:
             except OSError as error:
                 log("WARNING", f"{path} cannot be changed ({error.strerror}), so {account.uid} has no name of its own.")
     shadow = Path("/etc/shadow")
-    if not account.is_root and not os.access(shadow, os.W_OK):
-        return
-    names = {line.split(":")[0] for line in shadow.read_text().splitlines()}
-    if account.name not in names:
+    if os.access(shadow, os.W_OK) and f"\n{account.name}:" not in f"\n{shadow.read_text()}":
         with shadow.open("a") as file:
             file.write(f"{account.name}:!:::::::\n")
 
@@ -354,11 +351,10 @@ def settle(environment: Mapping[str, str]) -> tuple[dict[str, str], Path]:
 def main() -> None:
     """Dispatch; see the module's docstring."""
     match sys.argv[1:]:
-        case ["settle"] if (
-            os.getuid() == 0
-            and (os.environ.get("NB_USER"), os.environ.get("NB_UID"), os.environ.get("NB_GID")) != ("root", "0", "0")
+        case ["settle"] if os.getuid() or (
+            (os.environ.get("NB_USER"), os.environ.get("NB_UID"), os.environ.get("NB_GID")) != ("root", "0", "0")
             and not may_change_user(Path("/proc/self/status").read_text(), Path("/proc/self/uid_map").read_text())
-        ) or os.getuid():
+        ):
             warn_of_the_impossible(os.environ)
             changes, working = settle(os.environ)
             lines = [f"export {name}={shlex.quote(value)}" for name, value in changes.items()]

@@ -104,11 +104,9 @@ class Table(dict[str, Image]):
     def rests_on(self, lock: str) -> list[str]:
         """The locks of what the image's parents have already, of the same ecosystem, and for R of Debian's."""
         last = self.locks[lock][-1]
-        *parents, owner = self.lineage(self.owner(last).name)
-        kinds = ["Debian"] if last.ecosystem == "R" else [last.ecosystem]
-        above = [each for image in parents for each in image.lists]
-        same = [each for each in owner.lists if each.ecosystem == "Debian" and last.ecosystem == "R"]
-        return [*dict.fromkeys(each.lock for each in [*above, *same] if each.ecosystem in kinds and each.lock != lock)]
+        kind = "Debian" if last.ecosystem == "R" else last.ecosystem
+        there = [each for image in self.lineage(self.owner(last).name) for each in image.lists]
+        return [*dict.fromkeys(each.lock for each in there if each.ecosystem == kind and each.lock != lock)]
 
 
 def read(content: bytes) -> Table:
@@ -173,15 +171,21 @@ def check_keys(text: str, table: str, entry: Mapping[str, Any], keys: Mapping[st
 
 def wrong_list(each: List, lists: Collection[str]) -> tuple[str, str] | None:
     """What is wrong with a list, and the key that it is about."""
-    if each.ecosystem not in LEAST:
-        return f"there is no ecosystem {each.ecosystem}; there are {', '.join(LEAST)}", "ecosystem"
-    if each.layers < LEAST[each.ecosystem]:
-        return f"{each.name} takes {LEAST[each.ecosystem]} layers at least", "layers"
-    if each.lock == each.name and Path(each.file).name != f"{each.name}.txt":
-        return f"the file of {each.name} must be called {each.name}.txt, since its lock is {each.name}.lock", "file"
-    if each.lock not in lists:
-        return f"there is no list {each.lock} with whose packages {each.name} could be locked", "lock"
-    return None
+    name, kind, least = each.name, each.ecosystem, LEAST.get(each.ecosystem, 0)
+    own = each.lock == name
+    problems = (
+        (not least, f"there is no ecosystem {kind}; there are {', '.join(LEAST)}", "ecosystem"),
+        (each.layers < least, f"{name} takes {least} layers at least", "layers"),
+        (
+            own and Path(each.file).name != f"{name}.txt",
+            f"the file of {name} must be called {name}.txt, since its lock is {name}.lock",
+            "file",
+        ),
+        (not own and kind != "Python", f"a list of {kind} packages has a lock of its own", "lock"),
+        (each.lock not in lists, f"there is no list {each.lock} with whose packages {name} could be locked", "lock"),
+        (each.besides and kind == "R", "the R packages of an image are one list", "besides"),
+    )
+    return next(((said, key) for wrong, said, key in problems if wrong), None)
 
 
 def wrong_entry(

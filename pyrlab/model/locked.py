@@ -18,6 +18,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,21 +52,15 @@ def seal(comment: str, made: Made, content: str) -> str:
 
 def unseal(text: str) -> tuple[Made, str] | None:
     """What a lock was made of, and its content; None where the text is not as it was written."""
+    fields: dict[str, str] = {}
     if header := MADE.match(text):
-        fields = parsed(header[1]).get("made", {})
+        with suppress(tomllib.TOMLDecodeError):
+            fields = tomllib.loads(header[1])["made"]
     elif header := MADE_BEFORE.match(text):
         fields = dict(zip(("inputs", "content", "lists", "on"), header.groups(default=""), strict=True))
     if not header or digest(text[header.end() :]) != fields.get("content"):
         return None
     return Made(*(fields.get(name, "") for name in ("inputs", "lists", "on"))), text[header.end() :]
-
-
-def parsed(text: str) -> dict[str, Any]:
-    """What a text in TOML says; nothing where it is none."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return {}
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def malformed(text: str, known: set[str]) -> str:
     if known & {name.partition("=")[0] for name in names}:
         return f"'{text}' is no name; write one name a line: {', '.join(names)}"
     begin = re.match(NAME, text)
-    if begin and begin[0] in known and " " not in begin[0]:
+    if begin and begin[0] in known:
         return f"'{text}' is no name; write {begin[0]}, or {begin[0]}={versions_of(begin[0])[0]}"
     return f"'{text}' is no name of a Debian package{lists.suggestion(text, known) or '; write one name a line'}"
 
@@ -283,7 +283,7 @@ def lost(versions: Versions, lock: str, words: str) -> Problem:
 def refused(words: str, whose: str) -> Problem:
     """What apt could not install, told from its words; `whose` names the list."""
     broken = re.search(r"^dpkg: error processing (?:package|archive \S*/)([^\s:_]+)", words, re.MULTILINE)
-    what = broken[1].strip() if broken else "the packages"
+    what = broken[1] if broken else "the packages"
     both = re.search(r"trying to overwrite '([^']+)', which is also in package (\S+)", words)
     if broken and both:
         why = f"since both have the file {both[1]}"
@@ -421,7 +421,7 @@ def wanted(paths: Iterable[Path], others: Iterable[Path] = ()) -> list[lists.Lin
 
 def paths_of(images: list[str]) -> list[list[Path]]:
     """The lists of each image, as a command names them."""
-    return [[Path(path).absolute() for path in image.split(",")] for image in images if image]
+    return [[Path(path).absolute() for path in image.split(",")] for image in images]
 
 
 def lock_of(folder: Path, paths: list[Path]) -> Path:

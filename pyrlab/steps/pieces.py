@@ -315,24 +315,12 @@ def content_of(tree: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read() if file else b""
 
 
-def folders_of(pieces: Iterable[Piece]) -> Folders:
-    """The folders of some pieces, each as the first that has it says."""
-    folders: Folders = {}
-    for piece in pieces:
-        folders = piece.folders | folders
-    return folders
-
-
-def folders_frame(folders: Folders) -> bytes:
-    """The frame of some folders."""
-    members = (described(path, mode, EPOCH, tarfile.DIRTYPE) for path, mode in sorted(folders.items()))
-    return compress(b"".join(map(head, members)))
-
-
 def frames(pieces: Iterable[Piece], known: Mapping[str, Mode]) -> Iterator[bytes]:
     """The layer of some pieces, frame by frame; folders that are `known` are as they are there."""
     pieces = list(pieces)
-    yield folders_frame({path: known.get(path, mode) for path, mode in folders_of(pieces).items()})
+    folders = {path: mode for piece in reversed(pieces) for path, mode in piece.folders.items()}  # the first decides
+    members = (described(path, known.get(path, folders[path]), EPOCH, tarfile.DIRTYPE) for path in sorted(folders))
+    yield compress(b"".join(map(head, members)))
     for piece in pieces:
         yield from piece.frames()
     yield END

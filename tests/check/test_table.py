@@ -106,6 +106,9 @@ def test_the_shipped_table() -> None:
          "line 10: there is no ecosystem python; there are Debian, Python, R"),
         ('ecosystem = "Python"', 'ecosystem = "Python"\nlock = "wheel"',
          "line 11: there is no list wheel with whose packages wheels could be locked"),
+        ('ecosystem = "Debian"', 'ecosystem = "Debian"\nlock = "wheels"',
+         "line 5: a list of Debian packages has a lock of its own"),
+        ('ecosystem = "Python"', 'ecosystem = "R"', "line 9: the R packages of an image are one list"),
         ('port = "PORT"\n',
          'port = "PORT"\n[lists.more]\nfile = "more.txt"\necosystem = "Python"\nlayers = 1\nlock = "wheels"\n'
          '[images.more]\nparent = "lab"\nlists = ["more"]',

@@ -194,8 +194,7 @@ local arrange = {
     if el.classes:includes 'output' then
       return output(el)
     elseif el.classes:includes 'cell' then
-      local content = el.classes:includes 'code' and code_cell(el) or el.content
-      content = el.classes:includes 'code' and content or tables(content, 'AlignLeft')
+      local content = el.classes:includes 'code' and code_cell(el) or tables(el.content, 'AlignLeft')
       content:insert(1, pandoc.RawBlock('typst', '// next cell'))
       return content
     end
