@@ -60,8 +60,9 @@ ON_ONE_HOST = (
     "test_ordinary_user",
     "test_proxies",
     "test_reproducible",
-    "test_uninstall",
+    "test_uninstall",  # at last
 )
+FIRST = (*ON_ONE_HOST, "test_registry")  # since they take longest
 BUILT = "/built/"  # in the place of what builds nothing but the default images
 
 
@@ -88,6 +89,11 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
     """Say which tests belong together where several workers share them out."""
     return ByModule(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no worker is left alone with it."""
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -189,16 +195,16 @@ def handed_over(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def images(make: Make) -> str:
+def images(make: Make, debian: Path) -> str:
     """All four images of the default lists, built; what make printed."""
     subprocess.run(["docker", "volume", "rm", f"pyrlab_tag_{TAG}"], capture_output=True)  # another checkout's, perhaps
     return succeeded(make("build"))
 
 
 @pytest.fixture(scope="session")
-def debian() -> Path:
+def debian(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """The Python image as bootstrapped from Debian's archive, also where the images are there without."""
-    base.bootstrap(CHECKOUT)
+    once("debian", lambda _: base.bootstrap(CHECKOUT))
     return base.archive(CHECKOUT)
 
 
@@ -272,15 +278,21 @@ def changed(once: Callable[[str, Callable[[Path], object]], Path], tiny: Path) -
 
 
 @pytest.fixture(scope="session")
-def r_repositories(tiny: Path) -> Path:
+def r_repositories(tiny: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """CRAN-shaped repositories, source and binary, of real packages that are newer than Debian's; made once."""
     script = ROOT / "tests/make/cran.sh"
     folder = ROOT / f".cache/r-repositories-{state.digest(script)}"
-    if not folder.exists():
+
+    def make(part: Path) -> None:
+        if folder.exists():
+            return
         steps = ["FROM rlab:{}", "USER 0", "COPY cran.sh /", "RUN bash /cran.sh /repositories"]
         steps += ["FROM scratch", "COPY --from=0 /repositories /"]
-        command = ["docker", "buildx", "build", "--quiet", f"--output={folder}", "--file=-", str(script.parent)]
+        command = ["docker", "buildx", "build", "--quiet", f"--output={part}", "--file=-", str(script.parent)]
         subprocess.run(command, input="\n".join(steps).format(TINY), check=True, text=True, capture_output=True)
+        shutil.move(part, folder)
+
+    once("r-repositories", make)
     return folder
 
 

@@ -328,6 +328,7 @@ def test_other_command(image: str) -> None:
         docker("rm", "--force", container)
 
 
+@pytest.mark.parametrize("image", ["pylab", "rlab"], indirect=True)  # which have all that the others have
 @pytest.mark.parametrize("user", USERS)
 def test_any_user(user: str, image: str, handed_over: dict[str, Path]) -> None:
     """Whatever uid runs the lab has a name, may write at home and may install a package."""

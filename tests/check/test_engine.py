@@ -177,7 +177,7 @@ def ends_of(path: Path, words: str, *, for_good: bool) -> None:
     """Let an engine end with these words; unless it is for good, until its build cache is gone."""
     folder = path.parent
     healthy = "false" if for_good else f"test -e {folder}/removed"
-    script = f"if {healthy}; then : >{folder}/started; exec sleep 2; fi; echo {words} >&2; exit 1"
+    script = f"if {healthy}; then : >{folder}/started; exec sleep 10; fi; echo {words} >&2; exit 1"
     write_script(path / "dockerd", f"#!/bin/sh\n{script}\n")
 
 

@@ -88,7 +88,7 @@ def play(case: Path, checkout: Path, tmp_path: Path, gateway: str) -> None:
             printed = re.sub(PROGRESS, "", run.stdout, flags=re.MULTILINE).replace(address, "ADDRESS")
             assert doctest.OutputChecker().check_output(output, printed, doctest.ELLIPSIS), f"$ {command}\n{printed}"
             assert run.returncode == 0, f"{command} ended with {run.returncode}"
-        if all(command.startswith("! ") for command, _ in transcript):
+        if all(command.startswith("! ") for command, _ in transcript if "make" in command):
             assert state(tag) == before
         if (case / "verify").exists():
             verified = run_shell(checkout, str(case / "verify"), TAG=tag, ADDRESS=address)

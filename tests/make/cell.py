@@ -29,6 +29,7 @@ async def main(kernel: str, code: str) -> None:
     scheme = "s" if server["secure"] else ""
     api = f"://127.0.0.1:{server['port']}{server['base_url']}api/kernels"
     usual: dict[str, Any] = {"headers": {"Authorization": f"token {server['token']}"}, "validate_cert": False}
+    usual |= {"connect_timeout": PATIENCE, "request_timeout": PATIENCE}  # a kernel that starts answers late
     if not server["token"]:
         usual["headers"] = {"X-XSRFToken": "1", "Cookie": "_xsrf=1"}  # as of a page that the server has sent
     request = HTTPRequest(f"http{scheme}{api}", "POST", body=json.dumps({"name": kernel}), **usual)

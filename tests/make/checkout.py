@@ -45,8 +45,16 @@ def users_environment() -> dict[str, str]:
 
 
 def docker(*arguments: str) -> str:
-    """The output of a docker command that must succeed."""
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    """The output of a docker command that must succeed.
+
+    What a container prints that just ends, a busy engine waits for two seconds long; where there is nothing, it runs
+    once more.
+    """
+    command = ["docker", *arguments]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    if arguments[:2] == ("run", "--rm") and not said:
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return said
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -75,8 +83,16 @@ def build_records(word: str, engine: Callable[..., str] = docker) -> list[str]:
 
 def copy_checkout(copy: Path, source: Path = ROOT) -> Path:
     """Copy a checkout as it is now, with what was bootstrapped and what it knows of its images, but without git."""
-    left_out = (".venv", ".git", "screenshots", "__pycache__", "r-repositories-*", "test-host", "*.tar", "tmp*")
-    shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*left_out))
+    left_out = shutil.ignore_patterns(
+        *(".venv", ".git", "screenshots", "__pycache__", "r-repositories-*", "test-host", "*.tar", "tmp*")
+    )
+    # What another worker's build of the same checkout may be writing just now, and makes anew each time.
+    under_way = shutil.ignore_patterns("lock", "locks", "lists", "plan", "manifests", "*.part")
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return left_out(folder, names) | (under_way(folder, names) if Path(folder) == source / ".cache" else set())
+
+    shutil.copytree(source, copy, ignore=ignored)
     for archive in (source / ".cache").glob("*.tar"):
         (copy / ".cache" / archive.name).hardlink_to(archive)
     return copy

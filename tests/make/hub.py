@@ -63,3 +63,4 @@ c.JupyterHub.load_roles = [
 c.Authenticator.allow_all = True
 c.Spawner.ip = "0.0.0.0"
 c.Spawner.port = 8888
+c.Spawner.http_timeout = 120  # seconds, on a busy machine

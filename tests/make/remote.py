@@ -184,7 +184,8 @@ class _Server:
         address += f"?session_id={uuid4().hex}"
         try:
             socket = await websocket_connect(
-                HTTPRequest(address, headers=self.headers, connect_timeout=REQUEST_TIMEOUT),
+                # A kernel that starts answers late, and execute() has a limit of its own.
+                HTTPRequest(address, headers=self.headers, connect_timeout=REQUEST_TIMEOUT, request_timeout=0),
                 max_message_size=LARGEST_MESSAGE,
                 subprotocols=[PROTOCOL],
             )
