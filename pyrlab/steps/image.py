@@ -144,6 +144,8 @@ def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
     if plan.r:
         own_debian = {name: package.version for name, package in order.packages.items()}
         of_r, fetched = r.order(plan.locks, plan.list(plan.r), there | own_debian)
+        if "r-base-core" in there and r.PROFILE.exists():
+            r.Repositories.recall(there)  # who resolves the list next need not install R to ask it
         packages, removed = order.packages | of_r.packages, order.removed + of_r.removed
         order = replace(of_r, names=order.names + of_r.names, packages=packages, removed=removed)
     installed = debian.Result()

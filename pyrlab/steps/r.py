@@ -436,9 +436,10 @@ class Repositories:
         record = TOLD / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
         if record.exists():
             return cls.of(record.read_text(), given)
-        debs.install(["r-base-core"], "r_debs.txt", *debs.preferred(locked))
-        with Path("/etc/R/Rprofile.site").open("a") as file:
-            file.write(profile)
+        if debs.installed().get("r-base-core") != version:  # as where lists are resolved
+            debs.install(["r-base-core"], "r_debs.txt", *debs.preferred(locked))
+            with Path("/etc/R/Rprofile.site").open("a") as file:
+                file.write(profile)
         told = r(ABOUT, **{name: f"https://{name}" for name in given})  # not kept: there may be a password in it
         if debs.installed()["r-base-core"] == version:
             write(record, told.encode())
