@@ -59,9 +59,13 @@ RUN := PYTHONUTF8=1 PYTHONIOENCODING= PYTHONSAFEPATH= PYTHONDONTWRITEBYTECODE=1 
 IMAGES := $(shell while IFS='[. ]' read -r before kind name after; do \
   if [ "$$before$$kind" = images ]; then echo "$$name"; fi; done <images.toml)
 
-.PHONY: help doctor engine engine-ready build build_base build_rbase $(IMAGES) $(IMAGES:%=build_%) $(IMAGES:%=start_%) \
+TARGETS := help doctor engine engine-ready build build_base build_rbase $(IMAGES) $(IMAGES:%=build_%) $(IMAGES:%=start_%) \
   $(IMAGES:%=stop_%) $(IMAGES:%=url_%) $(IMAGES:%=logs_%) $(IMAGES:%=bash_%) stop list lock outdated upgrade manifest \
   diff sbom tunnel proxies stop_proxies test check prove lint bench clean
+.PHONY: $(TARGETS)
+
+# Who types make upgrade pandas means P=pandas: what is no target is said before everything is upgraded.
+STRANGE := $(filter-out $(TARGETS) .venv/ready,$(MAKECMDGOALS))
 
 ##@ Set up
 help: ## Show this help
@@ -125,7 +129,7 @@ outdated: engine-ready ## List what an upgrade would change
 	@$(RUN).upgrade outdated
 
 upgrade: engine-ready ## Upgrade everything, or some: make upgrade P="pandas ggplot2"
-	@$(RUN).upgrade upgrade $$P
+	@$(foreach name,$(STRANGE),$(RUN).help $(name) &&) $(RUN).upgrade upgrade $$P
 
 manifest: engine-ready ## List the packages of the images: version, size, licence, why; make manifest P=numpy
 	@$(RUN).manifest show $$P

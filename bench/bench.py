@@ -274,11 +274,19 @@ def first_answer(lab: Callable[[int], AbstractContextManager[None]]) -> tuple[fl
         return answered, time.monotonic() - started
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder, but first what a bench that was killed has left mounted there: the machine's own /dev."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        if (place := line.split()[1]).startswith(f"{folder}/"):
+            run("umount", "--lazy", place)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def workplace() -> Iterator[Path]:
     """A folder for everything that the bench makes, gone afterwards as are its images."""
     folder = Path("/var/tmp/pyrlab-bench")
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -286,7 +294,7 @@ def workplace() -> Iterator[Path]:
         Pyrlab(folder / "pyrlab").make("clean")
         for image in (*map(Plain.called.format, reversed(NAMES)), "pyrlab-debian"):
             docker("image", "rm", "--force", image, check=False)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 def note(samples: Samples, work: str, way: str, value: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 
@@ -70,6 +71,8 @@ def remove_images(project: Project) -> list[str]:
 
 def ask(volumes: list[str]) -> None:
     """Ask whether the labs' settings may go, where one can ask; raises Problem where they may not."""
+    if volumes and "--jobserver" in os.environ.get("MAKEFLAGS", "") and not sys.stdin.isatty() and sys.stderr.isatty():
+        raise Problem("make -j lets nobody be asked whether the settings of the labs may go; type make clean alone")
     if volumes and sys.stdin.isatty():
         print(f"This removes the settings of your labs too (volumes {', '.join(volumes)}); your notebooks stay.")
         if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from pyrlab.host import owner
 from pyrlab.host.engine import Engine
+from pyrlab.host.text import write_whole
 from pyrlab.model.problem import Problem
 
 Manifest = dict[str, Any]  # as pyrlab/steps/manifest.py writes it
@@ -83,12 +84,12 @@ def spellings(package: str) -> set[str]:
 def write_list(path: Path, packages: str) -> None:
     """Write the list of an image's own packages, in the folder LISTS of the checkout for git to keep."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(packages)
+    write_whole(path, packages)
 
 
 def read_list(text: str) -> Versions:
     """The packages of such a list."""
-    rows = (line.split() for line in text.splitlines())
+    rows = re.findall(r"^(\w+) (\S+) (\S+)$", text, re.MULTILINE)  # git may have left a conflict between them
     return {(ecosystem, name): version for ecosystem, name, version in rows}
 
 

@@ -77,7 +77,7 @@ def from_git(project: Project, revision: str) -> dict[str, Build]:
     builds: dict[str, Build] = {}
     for name, image in project.table.items():
         for folder in (contents.LISTS, contents.LISTS_BEFORE):
-            command = ["git", "show", f"{revision}:{folder}/{name}.txt"]
+            command = ["git", "show", f"{revision}:./{folder}/{name}.txt"]
             run = subprocess.run(command, cwd=project.root, capture_output=True, text=True)
             if run.returncode == 0:
                 parent = builds.get(image.parent)

@@ -2,6 +2,7 @@
 # Installs and starts a container engine from the distribution's own packages: engine.sh [engine].
 # Needs root or password-less sudo on Debian or Ubuntu. Only where none answers, nor is anywhere else (pyrlab/host/ready.py).
 set -euo pipefail
+PATH=$PATH:/usr/sbin # where Debian has dockerd, and an ordinary user's PATH ends before
 
 say() { printf 'pyrlab: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -102,6 +103,7 @@ what="start the container engine"
 command -v dockerd >/dev/null || what="install the container engine from the packages of $PRETTY_NAME, and start it"
 if [ "${1:-}" != engine ]; then # which asks for it
   say "no container engine answers; about to $what"
+  case "${MAKEFLAGS:-}" in *--jobserver*) [ -t 0 ] || [ ! -t 2 ] || die "make -j lets nobody be asked; type make engine first" ;; esac
   if [ -t 0 ]; then
     read -r -p "Go on? [Y/n] " answer
     case "$answer" in "" | y | Y | yes) ;; *) die "nothing was installed; see $docs for other ways" ;; esac

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from pyrlab.host.online import without_password
+from pyrlab.host.parameters import ADDRESSES
 from pyrlab.host.project import Project, run_main
 from pyrlab.model.problem import Problem
 
@@ -96,7 +97,8 @@ def main(project: Project) -> None:
             print(f"  make {target:<13} {text}")
     print("\nParameters, as in: make start_pylab PORT=8890   (or in local.mk)")
     for name, _, meaning in parameters(makefile):
-        value = without_password(project.environment.get(name, ""))
+        value = project.environment.get(name, "")
+        value = without_password(value) if name in ADDRESSES else value
         print(f"  {name:<11} {meaning}{f' [{value}]' if value else ''}")
 
 

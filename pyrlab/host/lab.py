@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import secrets
 import shlex
@@ -203,7 +204,7 @@ class Lab:
         print(f"notebooks: {files}   stop: make stop_{self.name}")
         if has_desktop():
             if browse:
-                webbrowser.open(url)
+                open_page(project.cache / "open.html", url)
         else:
             print(f"from your laptop: ssh -N -L {port}:127.0.0.1:{port} {ssh_name()}   then open the URL above there")
 
@@ -323,6 +324,20 @@ def has_desktop() -> bool:
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
+def open_page(page: Path, url: str) -> None:
+    """Open a URL in the browser, by a page that leads there: others see in the list of processes what a browser opens.
+
+    The browser of Windows, which WSL has, finds no such page.
+    """
+    if "microsoft" in platform.release().lower():
+        webbrowser.open(url)
+        return
+    page.unlink(missing_ok=True)
+    page.touch(0o600)
+    page.write_text(f'<meta http-equiv="refresh" content="0;url={url}">\n')
+    webbrowser.open(page.as_uri())
+
+
 def ssh_name() -> str:
     """user@host of this machine, as a laptop would name it."""
     connection = os.environ.get("SSH_CONNECTION", "").split()
@@ -358,7 +373,7 @@ def tunnel(project: Project) -> None:
     """Forward the ports of the labs that run on HOST to this machine, and print their local URLs."""
     if not (host := project.parameter("HOST")):
         raise Problem("make tunnel needs the server, as in make tunnel HOST=user@server")
-    ps = " ".join(["docker ps -q", *own_labs("$(id -un)")])
+    ps = " ".join(["docker ps -q", *(f'"{each}"' for each in own_labs("$(id -un)"))])  # a name may have a blank
     ids = f'ids=$({ps}) && {{ [ -z "$ids" ] || docker container inspect $ids; }}'
     try:
         ssh = ["ssh", *map(parameters.expanded, shlex.split(project.parameter("SSH_OPTIONS")))]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyrlab.host.contents import Versions
 from pyrlab.host.project import Project
-from pyrlab.host.text import aligned, megabytes
+from pyrlab.host.text import aligned, megabytes, write_whole
 from pyrlab.model import locked
 from pyrlab.model.images import List, Table
 from pyrlab.model.locked import Made, digest
@@ -46,7 +46,7 @@ class Lock:
     def write(self, folder: Path) -> None:
         """Write the lock into `folder`."""
         comment = f"What {self.of[-1].file} resolves to, written by make lock; change the list, not this file."
-        (folder / f"{self.of[-1].lock}.lock").write_text(locked.seal(comment, self.made, self.content))
+        write_whole(folder / f"{self.of[-1].lock}.lock", locked.seal(comment, self.made, self.content))
 
     def versions(self) -> Versions:
         """The version of every package, and the Python image's digest, empty where no registry has told one."""
@@ -73,7 +73,7 @@ def inputs(project: Project, name: str, python: str, lines: list[str]) -> str:
     ecosystem = table.locks[name][-1].ecosystem
     parts.append(FORM[ecosystem])
     if ecosystem != "Python":
-        parts.append(platform.machine().replace("arm64", "aarch64"))  # as macOS says it
+        parts.append(project.engine.about["Architecture"])  # which need not be this machine's
     parts += [f"{setting}={project.parameter(setting)}" for setting in SETTINGS.get(ecosystem, ())]
     parts += [Lock.read(table, project.staged, other).content for other in table.rests_on(name)]
     parts += [python] if is_lowest(table, name) else []
@@ -83,8 +83,10 @@ def inputs(project: Project, name: str, python: str, lines: list[str]) -> str:
 def current(project: Project, name: str) -> Lock:
     """The lock that the checkout has, or what the images have in its place since."""
     origin = project.apart / f"{name}.of"
-    apart = origin.exists() and origin.read_text() == origin_of(project, name)
-    return Lock.read(project.table, project.apart if apart else project.root, name)
+    if origin.exists() and origin.read_text() == origin_of(project, name):
+        with suppress(Problem):  # what is no lock, as of a build that was killed, is made anew
+            return Lock.read(project.table, project.apart, name)
+    return Lock.read(project.table, project.root, name)
 
 
 def origin_of(project: Project, name: str) -> str:

@@ -22,7 +22,10 @@ INDEX = ("PIP_INDEX_URL", "PIP_TRUSTED_HOST", "UV_DEFAULT_INDEX", "UV_INSECURE_H
 MOUNTED = ("CERTIFICATES", "CERTIFICATES_AT")
 HANDED_ON = (*PROXIES, *(name.upper() for name in PROXIES), *INDEX, *MOUNTED)  # by compose.yaml, where they are set
 HERE = ["localhost", "127.0.0.1", "::1"]  # what is reached without a proxy, whatever no_proxy says
-BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+BUNDLES = (  # of Debian, Fedora until 43 and since, macOS
+    *("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"),
+    *("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem"),
+)
 BUNDLE = BUNDLES[0]  # where Debian, and so a lab, has it
 CERTIFICATES = "certificates.crt"  # of the cache
 USER = re.compile(r"(?<=://)([^/\s]+)@([^/\s:@]+)")  # and password, of an address, and its host
@@ -186,7 +189,7 @@ def handing_on(project: Project, found: dict[str, str]) -> dict[str, str]:
 
 def check(project: Project) -> None:
     """Raise Problem where a proxy is down or wants another password, if this machine can tell for its engine."""
-    local = sys.platform == "linux" and not project.parameter("DOCKER_HOST").startswith(("tcp:", "ssh:"))
+    local = sys.platform == "linux" and not project.engine.context[1].startswith(("tcp:", "ssh:"))
     if local and settings(project) and (said := network(project, "check")):
         raise Problem(said)
 

@@ -43,7 +43,11 @@ def mark(project: Project) -> str:
 def is_own(project: Project, found: Mapping[str, str] | None) -> bool:
     """Whether labels are of this user's checkout, or of one that has moved; so is what has no such labels."""
     user, checkout = ((found or {}).get(label, "") for label in (USER, CHECKOUT))
-    return user in ("", name()) and (checkout in ("", str(project.root)) or not Path(checkout).exists())
+    try:
+        moved = not Path(checkout).exists()
+    except OSError:  # it is where this user may not look, as in /root
+        moved = False
+    return user in ("", name()) and (checkout in ("", str(project.root)) or moved)
 
 
 def check(project: Project, found: Mapping[str, str] | None, thing: str, mend: str) -> None:

@@ -62,7 +62,7 @@ def meant(root: Path, given: Mapping[str, str]) -> dict[str, str]:
 
 def wrong(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """A sentence on each parameter that cannot be right."""
-    about = {name: wrong_with(name, environment.get(name, "")) for name in NAMES}
+    about = {name: wrong_with(name, environment.get(name, ""), str(root)) for name in NAMES}
     misplaced = misspelt(environment.get("GIVEN", "").split(), used(root)) | misread(root / "local.mk", environment)
     return misplaced | {name: problem for name, problem in about.items() if problem}
 
@@ -142,15 +142,15 @@ def wrong_with_address(name: str, value: str) -> str:
     return ""
 
 
-def wrong_with(name: str, value: str) -> str:
-    """A sentence on a parameter that cannot be right; empty where it may be."""
+def wrong_with(name: str, value: str, root: str = "") -> str:
+    """A sentence on a parameter that cannot be right; empty where it may be. The checkout `root` may have any name."""
     if not value:
         return ""
     if name in ADDRESSES:
         return wrong_with_address(name, value)
     if not value.isprintable():
         return f"{name}={value!r} has a character in it that cannot be printed"
-    if name in PATHS and (unset := re.search(r"\$\w+|\$\{\w+\}", value)):
+    if name in PATHS and (unset := re.search(r"\$\w+|\$\{\w+\}", value.removeprefix(root))):
         return f"{name}={value} cannot be right: {unset[0]} is not set"
     if name == "FILES" and not value.startswith("/"):
         return f"FILES={value} is no full path; write it from / or ~ on, or from ./ for a folder of this checkout"

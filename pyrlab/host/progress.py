@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import sys
@@ -55,7 +56,7 @@ class Progress:
         self.current = ""  # the image that is built now
         self.owners: dict[str, str] = {}  # the image of each vertex, empty for what all share
         self.phases: dict[str, str] = {}  # what vertexes say that they do
-        self.live = sys.stderr.isatty()
+        self.live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         log.parent.mkdir(exist_ok=True)
         self.log = log.open("w", buffering=1)  # lines as they come, for who looks on
         self.names: dict[str, str] = {}  # of vertexes, by digest

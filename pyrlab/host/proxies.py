@@ -17,6 +17,7 @@ from pyrlab.host.online import bridge, build_environment, check, handing_on, lab
 from pyrlab.host.progress import Progress
 from pyrlab.host.project import Project, run_main
 from pyrlab.host.session import alone
+from pyrlab.host.text import write_whole
 from pyrlab.model.problem import Problem
 
 SERVICES = ("apt-proxy", "pip-proxy")
@@ -85,7 +86,7 @@ def write(local: Path, lines: list[str]) -> None:
         rest += "\n"
     after = rest + "".join(f"{line}\n" for line in ([BEGIN, *lines, END] if lines else []))
     if after != before:
-        local.write_text(after, errors="surrogateescape")
+        write_whole(local, after, errors="surrogateescape")
 
 
 def stop(project: Project) -> None:

@@ -21,6 +21,7 @@ from bare import copy_parts, files_of, make_path, type_make, write_script
 from checkout import ROOT, git
 from pyrlab.host import doctor
 from pyrlab.host.project import Project
+from pyrlab.host.ready import checkout_fault
 from servers import free_port
 
 NOWHERE = "tcp://127.0.0.1:1"
@@ -127,6 +128,15 @@ def test_windows_line_ends(checkout: Path) -> None:
     subprocess.run(doctor[1], shell=True, cwd=checkout, check=True)
     assert "CRLF" not in type_make(checkout, "doctor", DOCKER_HOST=NOWHERE).stdout
     assert git(checkout, "status", "--porcelain") == ""
+
+
+def test_data_of_an_own_image(project: Project) -> None:
+    """What an image of one's own brings along may have any line ends, and bytes that look like them."""
+    (project.root / "docker/course/data").mkdir(parents=True)
+    (project.root / "docker/course/Dockerfile").write_text("FROM packages\nCOPY docker/course/data /srv/data\n")
+    for name, content in {"logo.png": b"\x89PNG\r\n\x1a\n", "marks.csv": b"name,mark\r\nada,1\r\n"}.items():
+        (project.root / "docker/course/data" / name).write_bytes(content)
+    assert checkout_fault(project) is None
 
 
 def test_checkout_on_windows(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 def public_targets() -> list[str]:
     """The targets that a user may type, those of every image or lab as patterns, without other names of the same."""
-    phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)", MAKEFILE, re.MULTILINE)
+    phony = re.search(r"^TARGETS :=((?:.*\\\n)*.*)", MAKEFILE, re.MULTILINE)
     assert phony
     names = re.sub(r"\$\(IMAGES(?::%=(\w+%))?\)", lambda found: found[1] or "%", phony[1].replace("\\\n", " ")).split()
     return [name for name in names if name not in ("engine-ready", "build_base", "build_rbase")]
@@ -58,6 +58,13 @@ def test_help_has_every_target_and_parameter() -> None:
 def test_a_target_that_is_not_there(target: str, meant: str) -> None:
     """Who mistypes a target reads which may be meant."""
     assert refusal(run_make(ROOT, target)) == f"pyrlab: there is no target {target}; {meant}"
+
+
+def test_a_package_in_the_place_of_a_target() -> None:
+    """Who forgets the P= of make upgrade P=pandas is told before everything is upgraded."""
+    steps = succeeded(run_make(ROOT, "--dry-run", "upgrade", "pandas")).splitlines()
+    [upgrade] = [step for step in steps if "upgrade upgrade" in step]
+    assert upgrade.index("pyrlab.host.help pandas &&") < upgrade.index("upgrade upgrade")
 
 
 def test_every_image_has_its_targets() -> None:

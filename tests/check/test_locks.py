@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from checkout import CHECKOUT
-from pyrlab.host import locks
+from checkout import CHECKOUT, ROOT, git
+from pyrlab.host import contents, diff, locks
 from pyrlab.host.project import Project
 from pyrlab.model import checkout
 from pyrlab.model.locked import Lock, Locked, Made, pinned
@@ -230,6 +233,57 @@ def test_another_committed_lock_counts_again(committed: Project) -> None:
     write(committed.root, curl(3))
     locks.stage(committed)
     assert read(committed.staged, "base_debs").content == curl(3)
+
+
+def test_what_was_kept_apart_in_part(committed: Project) -> None:
+    """Where a build was killed while it kept a lock apart, builds go by the committed one again."""
+    write(committed.staged, curl(2))
+    locks.publish(committed, asked=False)
+    apart = committed.apart / "base_debs.lock"
+    apart.write_text(apart.read_text()[:-10])
+    locks.stage(committed)
+    assert read(committed.staged, "base_debs").content == curl(1)
+
+
+def test_a_full_disk(committed: Project) -> None:
+    """What cannot be written whole stays what it was: a lock, and the user's own local.mk."""
+    (committed.root / "local.mk").write_text("PORT = 8890\n")
+    before = {path: path.read_text() for path in committed.root.iterdir() if path.is_file()}
+    program = """
+import resource, signal, sys
+from contextlib import suppress
+from pathlib import Path
+from pyrlab.host import locks, proxies
+from pyrlab.host.project import Project
+project = Project(Path(sys.argv[1]), {})
+lock = locks.Lock.read(project.table, project.root, "base_debs")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+for write in (lambda: lock.write(project.root), lambda: proxies.write(project.root / "local.mk", ["TZ = UTC"])):
+    with suppress(OSError):
+        write()
+        sys.exit("it was written")
+"""
+    subprocess.run([sys.executable, "-c", program, committed.root], cwd=ROOT, check=True)
+    assert {path: path.read_text() for path in committed.root.iterdir() if path.is_file()} == before
+
+
+def test_a_conflict_in_what_is_installed() -> None:
+    """What git leaves between the lines of two branches is none."""
+    text = "<<<<<<< HEAD\nDebian curl 1\n=======\nDebian curl 2\n>>>>>>> other branch of mine\nR zoo 1.8\n"
+    assert contents.read_list(text) == {("Debian", "curl"): "2", ("R", "zoo"): "1.8"}
+
+
+def test_a_checkout_within_a_repository(project: Project, tmp_path: Path) -> None:
+    """What a revision had is found where the checkout is a folder of a larger repository."""
+    inner = tmp_path / "larger/pyrlab"
+    (inner / "installed").mkdir(parents=True)
+    shutil.copy(project.root / "images.toml", inner)
+    (inner / "installed/pyrlab-base.txt").write_text("Debian curl 1\n")
+    git(inner.parent, "init", "--quiet")
+    git(inner.parent, "add", ".")
+    git(inner.parent, "commit", "--quiet", "--message=all")
+    assert diff.from_git(Project(inner, {}), "HEAD").keys() == {"pyrlab-base"}
 
 
 def test_what_was_kept_apart_ends_with_its_cause(committed: Project) -> None:

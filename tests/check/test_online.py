@@ -94,6 +94,12 @@ def test_caches_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
         proxies.start(Project(Path(), {}))
 
 
+def test_an_engine_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only the server of a docker context reaches is not asked from here."""
+    monkeypatch.setattr(Engine, "context", ("server", "ssh://ada@server"))
+    online.check(Project(Path(), {"APTPROXY": NOBODY}))
+
+
 def test_bare_address() -> None:
     """A proxy without http:// before it is meant as one with it."""
     given = online.settings(Project(Path(), {"http_proxy": "proxy.example:3128"}))

@@ -33,6 +33,7 @@ SPELLINGS = [
     ("PROJECT", "' course-2 '", "course-2"),
     ("PORT", '"8890"', "8890"),
     ("https_proxy", "http://ada:pa$word@proxy:3128", "http://…@proxy:3128"),
+    ("HOST", "me@server", "me@server"),
 ]
 REFUSED = [
     ("TAG", "feature/x", "TAG=feature/x cannot be the tag of images; "),
@@ -100,6 +101,12 @@ def test_meant(way: str, checkout: Path) -> None:
             found = re.search(rf"^  {name} .* \[(.*)\]$", shown, re.MULTILINE)
             assert found
             assert found[1] == meant.replace(str(ROOT), str(checkout)), value
+
+
+def test_a_checkout_whose_name_looks_like_a_variable(tmp_path: Path) -> None:
+    """The notebooks may be in a checkout of whatever name."""
+    said = type_make(copy_parts(tmp_path / "a$b c"), "doctor", FILES="./new", DOCKER_HOST="tcp://127.0.0.1:1").stdout
+    assert re.search(rf"^ok  FILES +{re.escape(str(tmp_path))}/a\$b c/new \(will be made\)$", said, re.MULTILINE), said
 
 
 @pytest.mark.parametrize("way", ["local.mk", "environment", "command line"])

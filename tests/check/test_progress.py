@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,15 @@ def test_a_user_at_a_terminal_sees_what_runs(progress: Progress, capsys: pytest.
     assert "rlab-base" not in screen
     progress.erase()
     assert capsys.readouterr().err == "\033[1A\033[J"
+
+
+def test_a_terminal_that_can_only_write_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal such as an editor's, that takes nothing back, shows what begins, as where there is none."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for term, live in (("xterm", True), ("dumb", False)):
+        monkeypatch.setenv("TERM", term)
+        with Progress(IMAGES, tmp_path / "build.log") as progress:
+            assert progress.live == live
 
 
 def test_the_log_has_every_word(progress: Progress) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
+import subprocess
+import webbrowser
 from pathlib import Path
 
 import pytest
 
 from bare import make_path, write_script
 from checkout import ROOT
-from pyrlab.host import lab
+from pyrlab.host import lab, owner
 from pyrlab.host.engine import Engine
 from pyrlab.host.project import Project
 from pyrlab.model.problem import Problem
@@ -66,6 +69,32 @@ def test_beyond_the_last_port() -> None:
     """A lab at a server's last port, which this machine uses itself, is told, as there is no other one above it."""
     with pytest.raises(Problem, match=r"^none of the ports from 65536 to 65635 is free on this machine$"):
         lab.free_port(65536)
+
+
+def test_a_users_name_with_a_blank(asked: Path, tmp_path: Path) -> None:
+    """Only their own labs are asked for, whatever they are called on the server."""
+    lab.tunnel(Project(ROOT, {"HOST": "server"}))
+    command = asked.read_text().split("server\n")[1].partition("\n-N\n")[0]
+    write_script(tmp_path / "bin/id", "#!/bin/sh\necho 'CORP/ada b'\n")
+    write_script(tmp_path / "bin/docker", f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/words\n')
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    assert (tmp_path / "words").read_text().splitlines()[-1] == f"label={owner.USER}=CORP/ada b"
+
+
+def test_what_a_browser_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token of a lab is not in the list of processes, which everybody sees, but in a file of one's own."""
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(platform, "release", lambda: "6.1.0-generic")
+    page = tmp_path / "open.html"
+    for token in ("secret", "another"):
+        lab.open_page(page, f"http://127.0.0.1:8888/lab?token={token}")
+        assert f'0;url=http://127.0.0.1:8888/lab?token={token}"' in page.read_text()
+    assert opened == [page.as_uri()] * 2
+    assert page.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(platform, "release", lambda: "5.15.0-microsoft-standard-WSL2")
+    lab.open_page(page, "http://127.0.0.1:8888/")
+    assert opened[-1] == "http://127.0.0.1:8888/"
 
 
 @pytest.mark.usefixtures("asked")
