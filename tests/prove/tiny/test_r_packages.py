@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nbformat.v4 import new_code_cell, new_notebook
 
-from checkout import PROJECT, forge, remove_lab, run_make
+from checkout import PROJECT, TINY, copy_checkout, docker, forge, remove_lab, run_make, succeeded, tagged
 from remote import execute
 from rlab import AGENT, LISTED, VERSIONS, RlabBuilds, in_cache
 from servers import WebServer, free_ports
@@ -79,3 +79,13 @@ def test_another_archive_than_locked(rlab_builds: RlabBuilds, cran: WebServer) -
     said = [said for said in built.stderr.splitlines() if said.startswith("pyrlab: ")]
     what = f"docopt 99.1 from {cran.url}/src/contrib/docopt_99.1.tar.gz is not what r_packages.lock has"
     assert said == [f"pyrlab: r_packages.txt line 2: {what}; if it is to be trusted, type make upgrade P=docopt"]
+
+
+def test_r_is_asked_where_it_is(tiny: Path, tmp_path: Path) -> None:
+    """Whose list of R packages changes for the first time waits for no R to be installed: a build has asked its own."""
+    checkout, tag = copy_checkout(tmp_path / "pyrlab", tiny), f"{TINY}-told"
+    with tagged(tag):
+        in_cache("rm -rf /opt/r")
+        docker("image", "rm", f"rlab:{tag}")
+        succeeded(run_make(checkout, "build", TAG=tag, BASE="debian"))
+        in_cache("ls /opt/r | grep .")
