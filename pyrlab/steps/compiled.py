@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import platform
 import re
 import shutil
@@ -107,8 +106,11 @@ class Cache:
             shutil.rmtree(part, ignore_errors=True)
             if words := compile_to(part, pin, options):
                 return None, words
-            shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(part, place)
+            whole = place.with_suffix(".part")  # a copy that is cut short would be taken for the wheel
+            for old in (place, whole):
+                shutil.rmtree(old, ignore_errors=True)
+            shutil.copytree(part, whole)
+            whole.rename(place)
         return next(place.glob("*.whl")), ""
 
 
@@ -117,10 +119,10 @@ def compile_to(folder: Path, pin: str, options: list[str]) -> str:
     pins = Path("/tmp/pin.txt")
     pins.write_text(f"{pin}\n")
     # No debugging information, which would name the folder of chance that pip compiles in.
-    os.environ |= {"SOURCE_DATE_EPOCH": str(EPOCH), "CFLAGS": "-g0", "CXXFLAGS": "-g0"}
+    ways = ["env", f"SOURCE_DATE_EPOCH={EPOCH}", "CFLAGS=-g0", "CXXFLAGS=-g0"]
     name = re.match(r"[\w.-]+", pin)[0]  # type: ignore[index]
     uv = ["/pyrlab/tools/uv", "tool", "run", "--quiet", "--python", sys.executable]
     pip = [*uv, "pip", "--disable-pip-version-check"]
     own = ["--no-deps", "--no-cache-dir", f"--no-binary={name}", f"--wheel-dir={folder}", f"--requirement={pins}"]
-    run = network.run([*pip, "wheel", *own, *options])
+    run = network.run([*ways, *pip, "wheel", *own, *options])
     return run.stderr if run.returncode else ""

@@ -40,6 +40,7 @@ TRIGGERS = "var/lib/dpkg/triggers/File"
 OVERRIDES = "var/lib/dpkg/statoverride"
 INFO = "var/lib/dpkg/info"
 GITCONFIG = "etc/gitconfig"
+LFS = re.compile(r'(?m)(?<=^\[filter "lfs"\]\n)(?:\t.*\n)+')  # the settings there that git-lfs writes, in no order
 # As dpkg writes them (lib/dpkg/parse.c); what is not named follows.
 FIELDS = (
     *("Package", "Essential", "Protected", "Status", "Priority", "Section", "Installed-Size", "Origin", "Maintainer"),
@@ -554,10 +555,9 @@ def settle(root: Path) -> None:
     if (text := chance.settled_accounts(before := text_of(shadow))) != before:
         shadow.write_text(text)
     config = root / GITCONFIG
-    if config.is_file():  # git-lfs writes the settings of its one section
-        first, *others = config.read_text().splitlines(keepends=True) or [""]
-        if (text := "".join([first, *sorted(others)])) != config.read_text():
-            config.write_text(text)
+    text = LFS.sub(lambda lines: "".join(sorted(lines[0].splitlines(keepends=True))), before := text_of(config))
+    if text != before:
+        config.write_text(text)
 
 
 # --- the state

@@ -140,12 +140,14 @@ def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
     if plan.debian:
         order = debs.order(plan.locks, [plan.list(path) for path in plan.debian])
     # What may break a package besides what it needs: the parent, the Dockerfile, and what Debian has for the own lists.
-    stands_on = " ".join([plan.parent, plan.dockerfile, *(package.sha256 for package in order.packages.values())])
+    stands_on = " ".join(
+        [plan.parent or plan.python, plan.dockerfile, *(package.sha256 for package in order.packages.values())]
+    )
     if plan.r:
         own_debian = {name: package.version for name, package in order.packages.items()}
         of_r, fetched = r.order(plan.locks, plan.list(plan.r), there | own_debian)
-        if "r-base-core" in there and r.PROFILE.exists():
-            r.Repositories.recall(there)  # who resolves the list next need not install R to ask it
+        if r.PROFILE.exists():  # not where an image is built without make
+            r.Repositories.note(there)
         packages, removed = order.packages | of_r.packages, order.removed + of_r.removed
         order = replace(of_r, names=order.names + of_r.names, packages=packages, removed=removed)
     installed = debian.Result()
@@ -156,7 +158,7 @@ def own_layers(plan: Plan) -> tuple[list[oci.Layer], dict[str, Any]]:
         own += layers(installed.packages, "Debian", count, installed.state, installed.folders)
     if plan.own_wheels:
         events.step("Python packages")
-        made, lines["Python"] = python_layers(plan, stands_on, there)
+        made, lines["Python"] = python_layers(plan, stands_on, debs.installed())
         own += made
     if fetched:
         events.step("R packages")
@@ -178,7 +180,7 @@ def main() -> None:
     image = oci.Image.of([*parents, *own], settings, MACHINES.get(platform.machine(), platform.machine()))
     lacking = image.lacking(plan.blobs, plan.chains)
     image.write(archive, plan.name, [layer for layer in lacking if layer.pieces])  # a parent's are in the engine
-    for folder in (CACHE / "pieces", debs.ARCHIVES):
+    for folder in (CACHE / "pieces", CACHE / "layers", debs.ARCHIVES):
         sweep(folder, time.time())
     (archive / "pyrlab.json").write_text(json.dumps({"layers": image.described(), "lines": lines}))
 

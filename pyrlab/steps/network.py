@@ -146,12 +146,13 @@ def index_url(root: str) -> str:
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):
-    """Goes where a server sends it, and tells no other host the password."""
+    """Goes where a server sends it, and tells the password to no other host, nor to anybody on the way."""
 
     def redirect_request(self, req: Request, *about: Any) -> Request | None:
         """The request to make next."""
         found = super().redirect_request(req, *about)
-        if found and urlsplit(found.full_url).netloc != urlsplit(req.full_url).netloc:
+        there, here = (urlsplit(each.full_url) for each in (found or req, req))
+        if found and (there.netloc != here.netloc or (here.scheme, there.scheme) == ("https", "http")):
             found.remove_header("Authorization")
         return found
 

@@ -46,7 +46,9 @@ def layer(pieces: Collection[Piece], about: str, known: Path, folders: Mapping[s
     used = {path: folders[path] for piece in pieces for path in piece.folders if path in folders}
     key = digest(encode([[piece.key for piece in pieces], {path: str(mode) for path, mode in used.items()}]))
     record = known / key.removeprefix("sha256:")
-    if not record.exists():
+    if record.exists():
+        os.utime(record)  # it is of use, and goes when its pieces do, which may come out otherwise one day
+    else:
         blob, content, total = hashlib.sha256(), hashlib.sha256(), 0
         for frame in frames(pieces, used):
             blob.update(frame)

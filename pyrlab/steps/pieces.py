@@ -30,7 +30,7 @@ from pyrlab.model.problem import Problem
 from pyrlab.steps import trees
 
 EPOCH = 1_767_225_600  # 2026-01-01, the one time stamp of everything that a build generates
-FORMAT = "5"  # part of every piece's key; counted up where the same package would give another piece
+FORMAT = "6"  # part of every piece's key; counted up where the same package would give another piece
 XATTR = "SCHILY.xattr."  # begins the names of extended attributes in a tar file
 KEPT = 30 * 86_400  # seconds for which a piece or an archive is kept that nobody asks for
 LEVEL = 3  # of compression: half the size for a tenth of the time of gzip's default
@@ -296,7 +296,7 @@ class Piece:
 
 
 def sweep(folder: Path, now: float) -> None:
-    """Remove the pieces, or archives, that nobody has asked for in a while."""
+    """Remove the pieces, layers or archives that nobody has asked for in a while."""
     for item in os.scandir(folder) if folder.exists() else ():
         if item.is_file() and not item.name.endswith(".json") and item.stat().st_mtime < now - KEPT:
             Piece(Path(item.path)).beside.unlink(missing_ok=True)

@@ -40,6 +40,7 @@ from pyrlab.steps.network import Run
 from pyrlab.steps.pieces import EPOCH, FORMAT, Piece, Tar, content_of, unpack, write
 
 SITE = Path("/usr/local/lib/R/site-library")  # stands before Debian's own library
+SETTINGS = Path("/etc/R/Rprofile.site")
 PROFILE = Path("/pyrlab/Rprofile.site")  # what the images add to Debian's own
 TOLD = Path("/opt/r")  # in a cache mount: what R has told of itself before
 SOURCE = "/tmp/source"  # what is compiled, each package in its folder
@@ -428,6 +429,15 @@ class Repositories:
     built_in: dict[str, str]  # versions by name, R's own included
 
     @classmethod
+    def note(cls, there: debs.Versions) -> None:
+        """Let a build note what R says, so that whoever resolves the list next need not install R to ask it.
+
+        That is so where it is here with the settings that it has there, too.
+        """
+        if "r-base-core" in there and SETTINGS.read_text().endswith(PROFILE.read_text()):
+            cls.recall(there)
+
+    @classmethod
     def recall(cls, locked: debs.Versions) -> Repositories:
         """What R says in the `locked` version, which is installed only where it has not been asked before."""
         version, profile = locked.get("r-base-core"), PROFILE.read_text()
@@ -438,7 +448,7 @@ class Repositories:
             return cls.of(record.read_text(), given)
         if debs.installed().get("r-base-core") != version:  # as where lists are resolved
             debs.install(["r-base-core"], "r_debs.txt", *debs.preferred(locked))
-            with Path("/etc/R/Rprofile.site").open("a") as file:
+            with SETTINGS.open("a") as file:
                 file.write(profile)
         told = r(ABOUT, **{name: f"https://{name}" for name in given})  # not kept: there may be a password in it
         if debs.installed()["r-base-core"] == version:
@@ -633,6 +643,7 @@ def install_archive(name: str, archive: bytes) -> Run:
     renamed(archive, name).extractall(SOURCE, filter="data")
     options = ["--strip", "--pkglock", "--built-timestamp=2026-01-01", f"--library={SITE}"]
     environment = {**os.environ, "R_MAKEVARS_USER": "/tmp/Makevars", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+    environment["SOURCE_DATE_EPOCH"] = str(EPOCH)
     command = ["R", "CMD", "INSTALL", *options, f"{SOURCE}/{name}"]
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -674,7 +685,9 @@ def cache_keys(fetched: Fetched) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in TopologicalSorter(needs).static_order():
         package = fetched.packages[name]
-        total = hashlib.sha256(f"{FORMAT} {fetched.debian.get('r-base-core')} {headers} {package.sha256}".encode())
+        total = hashlib.sha256(
+            f"{FORMAT} {platform.machine()} {fetched.debian.get('r-base-core')} {headers} {package.sha256}".encode()
+        )
         for need in sorted(package.needs):
             versions = " ".join(fetched.debian.get(each, "") for each in in_debian(need))
             total.update(found.get(need, versions).encode())

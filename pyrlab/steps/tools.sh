@@ -1,7 +1,7 @@
 #!/bin/sh
 # Gets what the other tools here need besides Python: uv, and Python's own reading of versions and requirements.
 set -eu
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PYTHONDONTWRITEBYTECODE=1 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 online() { PYTHONPATH=/pyrlab/tools python3 -B -m pyrlab.steps.network run "$@"; }
 pip=-mpip
 if ! python3 -m pip --version; then # as Debian's; nothing is installed, since the parent of an image may be here

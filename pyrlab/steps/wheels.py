@@ -177,6 +177,9 @@ class Packages:
         notes = VENV / "installed.json"  # by package: what the lock said, and what was installed for it
         before: dict[str, list[str]] = json.loads(notes.read_text()) if notes.exists() else {}
         locked = {name: pin.text for name, pin in self.pins.items()}
+        for info in VENV.glob(RECORDS.removesuffix("/RECORD")):  # uv would take what a cut-off build left for installed
+            if not (info / "RECORD").is_file() or not (info / "RECORD").stat().st_size:
+                shutil.rmtree(info)
         for name in before.keys() & locked.keys():
             if before[name][0] == locked[name] != before[name][1]:
                 self.compile(name)  # as it was then
@@ -311,15 +314,18 @@ def make(job: tuple[Path, Path]) -> None:
 def make_pieces(packages: Packages, folder: Path) -> dict[str, Piece]:
     """The piece of every package at VENV, by name; the missing ones are made, on all processors, the largest first."""
     records = {package_of(record): record for record in VENV.glob(RECORDS)}
-    ways = f"{sys.version} {FORMAT}".encode()
-    keys = {name: hashlib.sha256(record_of(record) + ways).hexdigest() for name, record in records.items()}
+    ways = f"{sys.version} {FORMAT} "
+    told = {name: (ways + packages.pins[name].text).encode() for name in records}  # a wheel may be another than it says
+    keys = {name: hashlib.sha256(record_of(record) + told[name]).hexdigest() for name, record in records.items()}
     found = {name: Piece(folder / key) for name, key in keys.items()}
     missing = [name for name in records if not found[name].exists]
     if not missing:
         return found
-    for name in sorted(contested(records) & {*missing}):
-        # Of a file that several packages have, uv keeps the one that came last, by chance.
-        packages.install("--quiet", "--reinstall", names=[name])
+    # Of a file that several packages have, uv keeps the one that came last, by chance, or none if one of them went.
+    lost = {name for name in missing if not all(os.path.lexists(f"/{path}") for path in rows(records[name]))}
+    for name in sorted((contested(records) | lost) & {*missing}):
+        if packages.install("--quiet", "--reinstall", names=[name]).returncode:
+            raise Problem("uv could not change what it had installed", words="uv")
         make((records[name], found[name].path))
         missing.remove(name)
     missing.sort(key=lambda name: -records[name].stat().st_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -187,3 +188,14 @@ def test_words_of_the_history_are_no_part_of_a_layer(tmp_path: Path) -> None:
     made = [piece(tmp_path, "one")]
     first, other = (oci.layer(made, about, tmp_path / "known", {}) for about in ("Python: one", "R: one"))
     assert replace(first, about="R: one") == other
+
+
+def test_a_layer_is_known_as_long_as_its_pieces(tmp_path: Path) -> None:
+    """A layer is in use whenever it is asked for: known for longer than its pieces, it could be told from others."""
+    layers(tmp_path, "one")
+    [known] = (tmp_path / "known").iterdir()
+    os.utime(known, (0, 0))
+    before = known.read_bytes()
+    layers(tmp_path, "one")
+    assert known.stat().st_mtime > 0
+    assert known.read_bytes() == before

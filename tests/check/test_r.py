@@ -347,6 +347,20 @@ def test_what_a_package_prints_is_no_problem(monkeypatch: pytest.MonkeyPatch) ->
     r.check(asked)
 
 
+@pytest.mark.parametrize("own", ["", "options(repos = 'https://cran.company.invalid')\n"], ids=["pyrlab's", "others"])
+def test_what_a_build_notes_of_r(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What R says of itself is noted where it has the settings with which lists are resolved, and no others."""
+    profile = "options(Ncpus = 2)\n"
+    for name, text in (("SETTINGS", f"# Debian's\n{profile}{own}"), ("PROFILE", profile)):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(r, name, tmp_path / name)
+    monkeypatch.setattr(r, "TOLD", tmp_path / "told")
+    monkeypatch.setattr(r, "r", lambda *_, **__: "agent\nhttps://cran\nhttps://bioc\nR 4.5.0\n")
+    monkeypatch.setattr(debs, "installed", lambda: {"r-base-core": "4.5.0-3"})
+    r.Repositories.note({"r-base-core": "4.5.0-3"})
+    assert (tmp_path / "told").exists() == (not own)
+
+
 def test_packages_that_need_each_other_many_times() -> None:
     """What a tree of R packages is known by takes no time, and a change is one of all that needs it."""
 

@@ -317,3 +317,18 @@ print(trees.changed(root, before))
 """
     run = step.inside(look, str(step.root), before=mounts)
     assert run.stdout == "({}, [])\n", run.stderr
+
+
+def test_settings_of_git(tmp_path: Path) -> None:
+    """What git-lfs writes in no order gets one; whatever else a company's image tells git stays as it is."""
+    (tmp_path / "etc").mkdir()
+    config = tmp_path / "etc/gitconfig"
+    lfs = ["\tclean = git-lfs clean -- %f\n", "\tprocess = git-lfs filter-process\n", "\trequired = true\n"]
+    around = [
+        '[url "https://git.invalid/"]\n\tinsteadOf = git://\n',
+        "[safe]\n\tdirectory = *\n\tbareRepository = all\n",
+    ]
+    for written in (lfs, lfs[::-1]):
+        config.write_text("".join([around[0], '[filter "lfs"]\n', *written, around[1]]))
+        debian.settle(tmp_path)
+        assert config.read_text() == "".join([around[0], '[filter "lfs"]\n', *lfs, around[1]])

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 from checkout import ROOT
 from pyrlab.model.locked import Locked
 from pyrlab.model.problem import Problem
-from pyrlab.steps import compiled, pieces, wheels
+from pyrlab.steps import compiled, network, pieces, wheels
 from pyrlab.steps.pieces import Mode, Piece
 from pyrlab.steps.trees import EXCLUDED
 from servers import free_port, serve_files
@@ -236,6 +237,97 @@ def test_a_wheel_for_each_kind_of_machine(machine: Path) -> None:
     assert contents(found["own"], machine)["own.py"] == MODULE.encode()
 
 
+def synced(machine: Path, **files: dict[str, str]) -> tuple[wheels.Packages, Path]:
+    """The packages of the environment once that has these, and where pieces are kept."""
+    asked = packages(machine, **files)
+    asked.sync()
+    return asked, machine / "cache/pieces"
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty RECORD"])
+def test_a_build_that_was_cut_short(left: str, machine: Path) -> None:
+    """What uv had removed or installed only in part is installed by the next build, and is in its image."""
+    both = {"one": {"one.py": MODULE}, "two": {"two.py": MODULE}}
+    made(machine, "cache", **both)
+    (machine / "opt/venv/installed.json").unlink()
+    (machine / "opt/venv" / SITE / "one.py").unlink()
+    info = machine / "opt/venv" / SITE / "one-1.0.dist-info"
+    for path in info.iterdir():
+        path.unlink()
+    if left != "nothing":
+        (info / "RECORD").touch()
+    shutil.rmtree(machine / "cache/pieces")
+    (machine / "cache/pieces").mkdir()
+    found = wheels.make_pieces(*synced(machine, **both))
+    assert contents(found["one"], machine)["one.py"] == MODULE.encode()
+    assert found.keys() == both.keys()
+
+
+def test_a_file_that_went_with_another_package(machine: Path) -> None:
+    """A package has all of its files, though uv took one away with another package that had the same."""
+    shared = {"shared/__init__.py": MODULE}
+    (machine / "cache").mkdir()
+    wheels.open_environment("pylab", machine / "cache")
+    packages(machine, one=shared, two=shared).sync()  # and the build was cut short
+    _, found = made(machine, "cache", one=shared)
+    assert contents(found["one"], machine)["shared/__init__.py"] == MODULE.encode()
+
+
+def test_a_wheel_that_was_changed_by_hand(machine: Path) -> None:
+    """What is in a wheel counts, and not what it says of itself."""
+    made(machine, "cache", own={"own.py": "A = 1\n"})
+    asked = packages(machine, own={"own.py": "A = 1\n"})
+    path = machine / "wheels/own-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (files | {"own.py": b"A = 2\n"}).items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    asked.pins["own"].text = f"own==1.0 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    _, found = wheels.pieces("pylab", asked, machine / "cache")
+    assert contents(found["own"], machine)["own.py"] == b"A = 2\n"
+
+
+def test_a_file_that_cannot_be_had_again(
+    machine: Path, contested: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where uv cannot install a package once more whose file another has changed, no wrong piece is kept."""
+    install = wheels.Packages.install
+
+    def failing(self: wheels.Packages, *options: str, names: list[str]) -> network.Run:
+        again = "--reinstall" in options
+        return subprocess.CompletedProcess([], 1, stderr="") if again else install(self, *options, names=names)
+
+    monkeypatch.setattr(wheels.Packages, "install", failing)
+    with pytest.raises(Problem, match=r"^uv could not change what it had installed"):
+        made(machine, "cache", **contested)
+
+
+def test_a_compiled_wheel_is_kept_whole(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel that was just being kept when a build ended is compiled again."""
+
+    def compile_to(folder: Path, *_: object) -> str:
+        folder.mkdir()
+        (folder / "own-1.0-py3-none-any.whl").write_text("all of it")
+        return ""
+
+    def cut_short(source: Path, target: Path) -> None:
+        target.mkdir(parents=True)
+        (target / "own-1.0-py3-none-any.whl").write_text("all")
+        raise KeyboardInterrupt
+
+    (machine / "base_debs.txt").touch()
+    cache = compiled.Cache(machine / "compiled", machine / "base_debs.txt")
+    monkeypatch.setattr(compiled, "prepare", lambda lists: None)
+    monkeypatch.setattr(compiled, "compile_to", compile_to)
+    with monkeypatch.context() as ending, pytest.raises(KeyboardInterrupt):
+        ending.setattr(shutil, "copytree", cut_short)
+        cache.wheel("own==1.0", [])
+    found, _ = cache.wheel("own==1.0", [])
+    assert found
+    assert found.read_text() == "all of it"
+
+
 @pytest.fixture
 def contested() -> dict[str, dict[str, str]]:
     """Packages that have one file each with a content of its own, and one that two have the same."""
@@ -270,11 +362,14 @@ def test_a_file_that_two_packages_have_alike(machine: Path) -> None:
 
 MAKE = """
 import re, sys
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 sys.path.insert(0, sys.argv[1])
 from pyrlab.steps import wheels
 wheels.VENV, wheels.EXCLUDED = Path(sys.argv[2]), re.compile(sys.argv[3])
-wheels.make_pieces(None, Path(sys.argv[4]))
+pins = defaultdict(lambda: SimpleNamespace(text=""))
+wheels.make_pieces(SimpleNamespace(pins=pins), Path(sys.argv[4]))
 """
 
 
