@@ -8,15 +8,16 @@ function(
             opts_chunk = list(dev = "svg", fig.width = fig_width, fig.height = fig_height)
         ),
         pandoc = rmarkdown::pandoc_options(
-            to = "typst",
+            to = "typst-citations", # citeproc has set them
             from = rmarkdown::from_rmarkdown(fig_caption, md_extensions),
             args = c(
                 "--standalone", "--pdf-engine", "typst",
                 if (toc) c("--toc", "--toc-depth", toc_depth),
-                if (number_sections) "--number-sections",
+                if (number_sections) c("--variable", "section-numbering=1.1"),
                 pandoc_args
             ),
-            ext = ".pdf"
+            ext = ".pdf",
+            lua_filters = "/etc/R/pdf_document.lua"
         ),
         keep_md = keep_md,
         df_print = df_print

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import struct
 import subprocess
 import unicodedata
@@ -119,6 +120,14 @@ knitr::kable(head(cars, 1))
 ```{{r, echo=FALSE, fig.cap="Braking"}}
 plot(cars)
 ```
+
+```{{r, echo=FALSE, dev="png", out.width="50%"}}
+plot(cars)
+```
+
+\\begin{{align}} u &= v \\end{{align}}
+
+# Water is H<sub>2</sub>O {{#water}}
 """
 
 
@@ -132,14 +141,63 @@ def test_r_markdown(rlab: Lab) -> None:
             render = f'rmarkdown::render("work/{report.name}", "{form}", quiet = TRUE)'
             docker("exec", rlab.container, "Rscript", "-e", render)
         words = text_of(PdfReader(made[0]))
-        for part in ("Cars", WORDS, "speed", "Braking", "∫"):
+        for part in ("Cars", WORDS, "speed", "Braking", "∫", "u=v", "H2O"):
             assert squeezed(part) in words
+        assert pictures(PdfReader(made[0])) > 0  # the other is drawn
         page = made[1].read_text(encoding="utf-8")
         assert WORDS in page
         assert '<img src="data:image/png;base64,' in page
     finally:
         for path in (report, *made):
             path.unlink(missing_ok=True)
+
+
+def test_formulas_in_a_text(lab: Lab, path: Path) -> None:
+    """Words between formulas stay apart from them; a shell's prompt is none, and a formula may have blanks in it."""
+    text = "The mean $\\mu$ and variance $ \\pi $ of it\n\n```\n$ echo $HOME\n```"
+    document = export(lab, path, [text_cell(text), cell_with("Latex()", latex("The value is $x^2$ here"))])
+    words = unicodedata.normalize("NFKC", document.pages[0].extract_text())
+    assert re.search(r"mean\s+μ\s+and\s+variance\s+π\s+of", words), words
+    assert "$ echo $HOME" in words
+    assert re.search(r"value\s+is\s+x", words), words
+
+
+def test_what_is_longer_or_wider_than_a_page(lab: Lab, path: Path) -> None:
+    """A long line, a long table and a wide one go on on the next page, or are set smaller: nothing is off the paper."""
+    rows = "".join(f"<tr>{''.join(f'<td>{row}-{column}.25</td>' for column in range(12))}</tr>" for row in range(60))
+    wide = f"<tr>{''.join(f'<td>2026-01-{day:02}T00:00</td>' for day in range(1, 21))}</tr>"
+    tables = [table_of(f"<table><tbody>{each}</tbody></table>") for each in (rows, wide)]
+    long = printed(", ".join(map(str, range(3000))))
+    document = export(lab, path, [cell_with("print()", each) for each in (long, *tables)])
+    places = places_of(document)
+    for last in ("2999", "59-11.25", "2026-01-20T00:00"):
+        assert squeezed(last) in text_of(document)
+    assert [text for text, on_paper in places if not on_paper] == []
+    assert len(places) > 100
+
+
+def test_large_pictures(lab: Lab, path: Path) -> None:
+    """A picture of whatever size is on the paper as a whole, and one that is attached under whatever name is there."""
+    drawn = (
+        "<svg xmlns='http://www.w3.org/2000/svg' width='3000pt' height='100pt'><text x='2900' y='50'>end</text></svg>"
+    )
+    attached = text_cell('![](attachment:my%20image.png)\n\n<img src="attachment:other image.png" width="100">')
+    drawings = {"my image.png": png(64, 48), "other image.png": png(32, 32)}
+    attached.attachments = {name: {"image/png": base64.b64encode(each).decode()} for name, each in drawings.items()}
+    data = {"image/svg+xml": drawn, "text/plain": "<Figure>"}
+    svg = new_output("display_data", data=data)  # type: ignore[no-untyped-call]
+    document = export(lab, path, [attached, cell_with("plot()", svg)])
+    assert pictures(document) == 2
+    assert "notavailable" not in text_of(document)
+    assert [text for text, on_paper in places_of(document) if not on_paper] == []
+
+
+def test_markdown_in_html(lab: Lab, path: Path) -> None:
+    """What a note in a frame has is set as what is around it."""
+    text = "<div class='alert'>\n\n**Note** with $x^2$\n\n- an item\n\n</div>\n\n<div>inside $y$</div>"
+    words = text_of(export(lab, path, [text_cell(text)]))
+    assert "Notewithx2" in words
+    assert not {"*", "$"} & {*words}, words
 
 
 def test_result_without_number(lab: Lab, path: Path) -> None:
@@ -168,13 +226,31 @@ def export(lab: Lab, path: Path, cells: list[NotebookNode]) -> PdfReader:
     """Save a notebook of these cells in the user's folder, and have the lab export it as PDF."""
     notebook = new_notebook(cells=cells)  # type: ignore[no-untyped-call]
     nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
-    url = f"{lab.url}nbconvert/pdf/work/{quote(path.name)}?download=true&token={lab.token}"
+    url = f"{lab.url}nbconvert/pdf/work/{quote(str(path.relative_to(lab.files)))}?download=true&token={lab.token}"
     with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         body: bytes = response.read()
         assert response.status == 200
         assert response.headers.get_content_type() == "application/pdf"
     assert body.startswith(b"%PDF")
     return PdfReader(io.BytesIO(body))
+
+
+def places_of(document: PdfReader) -> list[tuple[str, bool]]:
+    """Each piece of text, and whether it begins within its page."""
+    found: list[tuple[str, bool]] = []
+    for page in document.pages:
+        wide, high = float(page.mediabox.width), float(page.mediabox.height)
+
+        def see(
+            text: str, cm: list[float], tm: list[float], *_: object, wide: float = wide, high: float = high
+        ) -> None:
+            x = tm[4] * cm[0] + tm[5] * cm[2] + cm[4]
+            y = tm[4] * cm[1] + tm[5] * cm[3] + cm[5]
+            if text.strip():
+                found.append((text, 0 <= x <= wide and 0 <= y <= high))
+
+        page.extract_text(visitor_text=see)
+    return found
 
 
 def text_of(document: PdfReader) -> str:
@@ -213,6 +289,20 @@ def printed(text: str) -> NotebookNode:
 def figure(picture: bytes) -> NotebookNode:
     """A figure as a cell's output."""
     data = {"image/png": base64.b64encode(picture).decode(), "text/plain": "<Figure size 640x480>"}
+    output: NotebookNode = new_output("display_data", data=data)  # type: ignore[no-untyped-call]
+    return output
+
+
+def latex(text: str) -> NotebookNode:
+    """What IPython's Latex shows."""
+    data = {"text/latex": text, "text/plain": "<IPython.core.display.Latex object>"}
+    output: NotebookNode = new_output("display_data", data=data)  # type: ignore[no-untyped-call]
+    return output
+
+
+def table_of(html: str) -> NotebookNode:
+    """A table as a cell's result."""
+    data = {"text/html": html, "text/plain": "a table"}
     output: NotebookNode = new_output("display_data", data=data)  # type: ignore[no-untyped-call]
     return output
 

@@ -9,8 +9,10 @@ local no_input = false
 
 -- First passes: parse the HTML and TeX which pandoc's notebook reader leaves raw.
 
-local function html(source)
-  return pandoc.read(source, 'html').blocks
+-- Without classes: a <div class="cell"> is none of the notebook's.
+local function html(source, extensions)
+  local read = pandoc.read(source, 'html' .. (extensions or ''))
+  return read:walk { Div = function(el) return el.content end }.blocks
 end
 
 local function tex(source, otherwise)
@@ -21,6 +23,7 @@ local TAGS = {
   b = pandoc.Strong, strong = pandoc.Strong, i = pandoc.Emph, em = pandoc.Emph,
   sub = pandoc.Subscript, sup = pandoc.Superscript, u = pandoc.Underline,
   s = pandoc.Strikeout, del = pandoc.Strikeout,
+  a = function(inlines, start) return pandoc.Link(inlines, start:match 'href%s*=%s*["\']([^"\']*)' or '') end,
 }
 
 -- Markdown's <b>text</b> is a list of inlines between two raw ones.
@@ -33,7 +36,7 @@ local function tags(inlines)
         local inner = pandoc.Inlines { table.unpack(inlines, first + 1, last - 1) }
         local rest = pandoc.Inlines { table.unpack(inlines, last + 1) }
         local result = pandoc.Inlines { table.unpack(inlines, 1, first - 1) }
-        result:insert(TAGS[name](inner))
+        result:insert(name == 'a' and TAGS.a(inner, start.text) or TAGS[name](inner))
         result:extend(rest)
         return tags(result)
       end
@@ -74,6 +77,10 @@ local function fetch(source)
     return
   end
   local ok, _, bytes = pcall(pandoc.mediabag.fetch, source)
+  if not bytes then -- an attachment, whose name pandoc does not decode
+    local name = source:gsub('%%(%x%x)', function(code) return string.char(tonumber(code, 16)) end)
+    ok, _, bytes = pcall(pandoc.mediabag.fetch, name)
+  end
   for signature, kind in pairs(SIGNATURES) do
     if ok and bytes and bytes:sub(1, 4096):find(signature) then
       return bytes, kind
@@ -84,7 +91,8 @@ end
 local function image(el)
   local bytes, kind = fetch(el.src)
   if not bytes then
-    local name = #el.caption > 0 and el.caption or { pandoc.Str((el.src:gsub('^%x+%.', 'figure.'))) }
+    local file = #el.src > 41 and el.src:gsub('^%x+%.', 'figure.') or el.src
+    local name = #el.caption > 0 and el.caption or { pandoc.Str(file) }
     return pandoc.Emph { pandoc.Str '[image not available: ', pandoc.Span(name), pandoc.Str ']' }
   end
   el.src = pandoc.utils.sha1(bytes) .. '.' .. kind
@@ -92,10 +100,16 @@ local function image(el)
   file:write(bytes)
   file:close()
   -- as wide as on the screen, but not wider than the text
-  local wide = tonumber((el.attributes.width or ''):match '^([%d.]+)p?x?$')
-    or kind == 'png' and string.unpack('>I4', bytes, 17)
+  local asked = el.attributes.width or (el.attributes.style or ''):match '%f[%w]width:%s*([^;]+)' or ''
+  local share = tonumber(asked:match '^([%d.]+)%%$')
+  local wide = share and share / 100 * TEXT_WIDTH
+    or tonumber(asked:match '^([%d.]+)p?x?$')
+    or kind == 'png' and #bytes > 19 and string.unpack('>I4', bytes, 17)
     or kind == 'svg' and tonumber(bytes:match '<svg[^>]-%swidth="([%d.]+)p?x?"')
-  el.attributes = wide and { width = math.min(100, wide / TEXT_WIDTH * 100) .. '%' } or {}
+  if not wide then -- pandoc would give it the width that the file has, be it more than the page's
+    return pandoc.RawInline('typst', '#box(image("' .. el.src .. '"))')
+  end
+  el.attributes = { width = math.min(100, wide / TEXT_WIDTH * 100) .. '%' }
   return el
 end
 
@@ -195,10 +209,31 @@ local arrange = {
       return output(el)
     elseif el.classes:includes 'cell' then
       local content = el.classes:includes 'code' and code_cell(el) or tables(el.content, 'AlignLeft')
-      content:insert(1, pandoc.RawBlock('typst', '// next cell'))
+      content:insert(1, pandoc.RawBlock('typst', '// next cell 5f0b3c9e'))
       return content
     end
     return el.content
+  end,
+}
+
+-- A cell's HTML is CommonMark's: after a blank line Markdown goes on. Its <img> may show an attachment.
+local cells = {
+  Div = function(el)
+    if not (el.classes:includes 'cell' and el.classes:includes 'markdown') then
+      return
+    end
+    local attachment = '%1' .. (el.identifier == '' and '' or el.identifier .. '-')
+    local function raw(element)
+      if element.format == 'html' then
+        element.text = element.text:gsub('(src=["\']?)attachment:', attachment)
+        if element.t == 'RawInline' then
+          return element
+        end
+        local goes_on = element.text:find '\n%s*\n' and not element.text:find '<table'
+        return goes_on and pandoc.read(element.text, 'gfm').blocks or html(element.text, '+tex_math_dollars')
+      end
+    end
+    return el:walk { RawBlock = raw, RawInline = raw }
   end,
 }
 
@@ -210,4 +245,4 @@ local markdown = {
   end,
 }
 
-return { markdown, { Inlines = tags }, parse, arrange }
+return { markdown, cells, { Inlines = tags }, parse, arrange }

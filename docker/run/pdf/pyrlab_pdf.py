@@ -18,10 +18,18 @@ from traitlets.config import Config
 HERE = Path(__file__).parent
 FILTER = HERE / "pyrlab_pdf.lua"
 STYLE = (HERE / "pyrlab_pdf.typ").read_text(encoding="utf-8")
-CELL = "// next cell"  # the filter writes this line before each cell
+CELL = "// next cell 5f0b3c9e"  # the filter writes this line before each cell; nobody else does
 # Terminal colours and links, then whatever no font can show.
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\].*?(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-LOOSE_MATH = re.compile(r"(?<![\\$`])\$[ \t]+([^$`\n]+?)[ \t]*(?<![\\$])\$(?![$\d])")
+# What is to stay, code, a shell's prompt, or $x$; or a formula with blanks at its ends.
+LOOSE_MATH = re.compile(
+    r"""(?msx)
+    (?P<kept> ^[ \t>]*(?P<fence>```+|~~~+).*?(?:^[ \t>]*(?P=fence)|\Z) | ^(?:[ ]{4}|\t)[ \t]*\$[ ][^\n]*
+    | (?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`) | \$\$.*?\$\$ | \\.
+    | \$(?![ \t])(?:\\.|[^$`\\\n])*?(?<![ \t])\$(?!\d) )
+    | \$(?: [ \t]+(?P<loose>(?:\\.|[^$`\\\n])+?)[ \t]* | (?P<late>[^$`\n]*[\\^_{][^$`\n]*?)[ \t]+ )\$(?![$\d])
+    """
+)
 NO_WORDS = re.compile(r"\s*(<[\w.]+ (object|at 0x).*>)?\s*", re.DOTALL)
 FOR_A_BROWSER = re.compile(r"<(script|input|button|details)\b")
 INVISIBLE = re.compile(r"<(script|style)\b.*?</\1>", re.DOTALL | re.IGNORECASE)
@@ -80,7 +88,7 @@ def tidy(cell: NotebookNode) -> None:
     """Reduce the cell to what pandoc reads well: tight $math$, one format for each output."""
     cell.source = clean(cell.source)
     if cell.cell_type == "markdown":  # MathJax accepts $ x $, pandoc does not
-        cell.source = LOOSE_MATH.sub(r"$\1$", cell.source)
+        cell.source = tight(cell.source)
     for output in cell.get("outputs", []):
         if output.output_type == "execute_result":  # nbformat allows it to be null, pandoc does not
             output.execution_count = output.execution_count or 0
@@ -90,6 +98,18 @@ def tidy(cell: NotebookNode) -> None:
             output.traceback = [clean(line) for line in output.traceback]
         else:
             output.data = best(output.data)
+
+
+def tight(text: str) -> str:
+    """Write $ x $ as $x$."""
+    return LOOSE_MATH.sub(lambda found: found["kept"] or f"${found['loose'] or found['late']}$", text)
+
+
+def math(tex: str) -> str:
+    """An output in LaTeX, a text with formulas perhaps, as Markdown: in nothing else pandoc finds math."""
+    if tex[0] == "$":
+        return tight(tex)
+    return f"$$\n{tex}\n$$" if tex.startswith(r"\begin{") else re.sub(r"\\[][]", "$$", tex)
 
 
 def best(data: dict[str, Any]) -> dict[str, Any]:
@@ -102,18 +122,20 @@ def best(data: dict[str, Any]) -> dict[str, Any]:
     if "<table" in html and not FOR_A_BROWSER.search(html):
         return {"text/html": html}
     tex = tex.strip()
-    if tex.startswith(("$", r"\begin{eq", r"\begin{al")):  # pandoc finds math in Markdown only
-        return {"text/markdown": tex if tex[0] == "$" else f"$$\n{tex}\n$$"}
+    if tex.startswith(("$", r"\begin{eq", r"\begin{al")):
+        return {"text/markdown": math(tex)}
     if not NO_WORDS.fullmatch(plain):
         return {"text/plain": plain}
     for mime in ("text/markdown", "text/html"):
         if mime in text:
             return {mime: INVISIBLE.sub("", text[mime])}  # plotly.js alone is 4 MB
-    return {"text/plain": f"[This output is for a screen only: {next(iter(data), 'empty')}]"}
+    shown = f"[This output is for a screen only: {next(iter(data), 'empty')}]"
+    return {"text/markdown": math(tex)} if tex else {"text/plain": shown}
 
 
 def to_typst(nb: NotebookNode, work: Path, folder: Path) -> list[str]:
     """Run pandoc; return one piece of Typst for each cell."""
+    (work / "folder").symlink_to(folder)  # whose own name may have a colon
     try:
         run = subprocess.run(
             [
@@ -123,7 +145,7 @@ def to_typst(nb: NotebookNode, work: Path, folder: Path) -> list[str]:
                 "--wrap=none",
                 "--ipynb-output=all",
                 f"--lua-filter={FILTER}",
-                f"--resource-path={folder}",
+                "--resource-path=folder",
             ],
             input=json.dumps(nb),
             cwd=work,  # where the filter writes the figures
@@ -138,7 +160,8 @@ def to_typst(nb: NotebookNode, work: Path, folder: Path) -> list[str]:
         why = " ".join(error.stderr.split())[-300:]
         message = f"PDF export: pandoc cannot read the notebook: {why}"
         raise ConversionException(message) from None
-    return run.stdout.split(CELL)[1:]
+    # its tables' own margins would not shrink with their text
+    return re.sub(r"^( *inset: )6pt,$", r"\g<1>0.66em,", run.stdout, flags=re.MULTILINE).split(CELL)[1:]
 
 
 def to_pdf(cells: list[str], nb: NotebookNode, work: Path, inputs: dict[str, str]) -> bytes:
