@@ -24,6 +24,7 @@ UID, USERS = 1000, 100
 ENVIRONMENT = Path("/opt/venv")
 DEFAULT_HOME = Path("/opt/default-home")
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
+SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SETGID, SETUID = 1 << 6, 1 << 7  # capabilities
 COLOURS = {"WARNING": 33, "ERROR": 31}
 
@@ -94,12 +95,13 @@ def wanted(environment: Mapping[str, str], variable: str) -> bool:
 def may_change_user(status: str, uid_map: str) -> bool:
     """Whether a root with this status may become another user.
 
-    Raises Refusal where it may not, though it is the host's root: only a rootless engine's is the one who started it.
+    Raises Refusal where it may not, though it is the host's root, and nobody has asked for that: only a rootless
+    engine's root is the one who started it.
     """
     capabilities = int(re.findall(r"^CapEff:\s*(\w+)", status, re.MULTILINE)[0], 16)
     if capabilities & SETUID and capabilities & SETGID:
         return True
-    if uid_map.split()[1] == "0":
+    if uid_map.split()[1] == "0" and os.environ.get("PYRLAB_USER") != "0:0":
         raise Refusal(
             "The container was started as root without the capabilities to become another user; leave out --user, "
             "or add --cap-add=SETUID --cap-add=SETGID (and CHOWN for CHOWN_HOME), or ask for root by name with "
@@ -166,11 +168,13 @@ def give_home(account: Account) -> None:
     if copied.returncode:
         log("WARNING", f"{HOME} could not be copied to {account.home}; see cp's words above.")
         return
-    for mounted in filter(os.path.ismount, HOME.iterdir()):
-        copy = account.home / mounted.name
-        if copy.is_dir() and not any(copy.iterdir()):
-            copy.rmdir()
-            copy.symlink_to(mounted)
+    for folder, names, _ in os.walk(HOME):
+        for mounted in [Path(folder, name) for name in names if os.path.ismount(Path(folder, name))]:
+            names.remove(mounted.name)
+            copy = account.home / mounted.relative_to(HOME)
+            if copy.is_dir() and not any(copy.iterdir()):
+                copy.rmdir()
+                copy.symlink_to(mounted)
     if os.stat(HOME).st_uid == UID:  # not somebody's volume
         own = [account.home, *(path for path in account.home.rglob("*") if not path.is_symlink())]
         for path in own:
@@ -212,14 +216,14 @@ def grant_sudo(account: Account) -> None:
         log("WARNING", "GRANT_SUDO: there is no sudo in this image; add a line with sudo to base_debs.txt.")
         return
     log("INFO", f"Granting {account.name} passwordless sudo rights!")
-    path = f"{ENVIRONMENT}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     rules = Path("/etc/sudoers.d/added-by-start-script")
-    rules.write_text(f'Defaults secure_path="{path}"\n{account.name} ALL=(ALL) NOPASSWD:ALL\n')
+    rules.write_text(f'Defaults secure_path="{ENVIRONMENT}/bin:{SYSTEM}"\n{account.name} ALL=(ALL) NOPASSWD:ALL\n')
     rules.chmod(0o440)
 
 
 def prepare(environment: Mapping[str, str]) -> list[str]:
     """Do as root what was asked for; what start.sh is to run."""
+    os.environ["PATH"] = SYSTEM  # what is in the environment is the user's, and not to be run by root
     account = Account.asked_for(environment)
     refit(account)
     if account.home != HOME:
@@ -250,7 +254,12 @@ def become(account: Account, command: list[str]) -> None:
         os.setuid(account.uid)
     changes, working = settle(os.environ)
     os.environ.update(changes)
-    os.chdir(working)
+    try:
+        os.chdir(working)
+    except OSError as error:
+        log("WARNING", f"{working}: {error.strerror}; working in {changes['HOME']} instead.")
+        with suppress(OSError):
+            os.chdir(changes["HOME"])
     forget_caches(Path(os.environ.get("XDG_CACHE_HOME") or Path(changes["HOME"], ".cache")))
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, which the command would inherit
         signal.signal(ignored, signal.SIG_DFL)
@@ -302,7 +311,7 @@ def writable(folder: Path) -> bool:
 
 def remedy(home: Path) -> str:
     """What whoever starts a container is to do for its home to be writable."""
-    there = next(path for path in (home, *home.parents) if path.exists())
+    there = next(path for path in (home, *home.parents) if os.path.exists(path))
     if os.statvfs(there).f_flag & os.ST_RDONLY:
         return f'Mount something writable there, e.g. a volume or "--tmpfs {home}"'
     status = there.stat()

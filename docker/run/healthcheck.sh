@@ -2,6 +2,7 @@
 # Succeeds if the Jupyter server of this container answers, at whatever port, base URL or scheme it chose, and whoever
 # runs it. A probe must cost next to nothing, so this is no Python.
 set -uo pipefail
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin # root may run this; the environment's is the user's
 shopt -s nullglob
 
 fail() { echo "$1"; exit 1; }

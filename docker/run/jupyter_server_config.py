@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import warnings
 from pathlib import Path
@@ -21,7 +22,7 @@ class Files(AsyncLargeFileManager):  # type: ignore[misc]  # jupyter_server has 
 
     @default("preferred_dir")
     def _default_preferred_dir(self) -> str:
-        return "work" if Path(self.root_dir, "work").is_dir() else ""
+        return super()._default_preferred_dir() or ("work" if Path(self.root_dir, "work").is_dir() else "")
 
 
 def has_ipv6() -> bool:
@@ -49,7 +50,7 @@ if limit := pyrlab_memory.amount(pyrlab_memory.LIMIT):
 c.ResourceUseDisplay.enable_prometheus_metrics = False  # every second, for 2 % of a processor in each idle lab
 warnings.filterwarnings("ignore", "date_default is deprecated")  # by jupyter-resource-usage, which uses it
 
-if "NB_PREFIX" in os.environ:  # Kubeflow has asked who it is, and shows the lab in a frame
+if os.environ.get("NB_PREFIX"):  # Kubeflow has asked who it is, and shows the lab in a frame
     c.ServerApp.base_url = os.environ["NB_PREFIX"]
     c.ServerApp.allow_origin = "*"
     if "JUPYTER_TOKEN" not in os.environ:
@@ -63,5 +64,8 @@ if "GEN_CERT" in os.environ:
     subprocess.run([*request, f"-keyout={certificate}", f"-out={certificate}"], check=True, capture_output=True)
     c.ServerApp.certfile = str(certificate)
 
-if "NB_UMASK" in os.environ:
-    os.umask(int(os.environ["NB_UMASK"], 8))
+if umask := os.environ.get("NB_UMASK"):
+    if not re.fullmatch("[0-7]{1,4}", umask):  # an error here would cost all that is set above
+        logging.getLogger("ServerApp").warning("NB_UMASK=%s is no umask, as 002 is.", umask)
+    else:
+        os.umask(int(umask, 8))

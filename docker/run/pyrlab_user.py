@@ -4,6 +4,7 @@ Imported by pyrlab.pth at the start of such a Python; pip's own --user does not 
 """
 
 import os
+import re
 import site
 import sys
 from contextlib import suppress
@@ -19,5 +20,7 @@ site.addsitedir(str(PACKAGES))
 own = [path for path in sys.path if path not in before]
 first = next((place for place, path in enumerate(before) if path.endswith("site-packages")), len(before))
 sys.path[:] = before[:first] + own + before[first:]  # what the user has installed comes before the environment's
-if any(Path(argument).name.startswith("pip") for argument in sys.orig_argv[1:3]):
+pip = any(re.fullmatch(r"pip[\d.]*", Path(argument).name) for argument in sys.orig_argv[1:3])
+elsewhere = "PIP_TARGET" in os.environ or any(option.startswith(("-t", "--target")) for option in sys.orig_argv)
+if pip and not elsewhere:
     os.environ.setdefault("PIP_PREFIX", str(LOCAL))

@@ -4,7 +4,7 @@
 Under a JupyterHub, or by the name start-singleuser, be its user's server.
 """
 
-import importlib
+import importlib.util
 import os
 import shlex
 import shutil
@@ -33,7 +33,9 @@ if "_START_SH_EXECUTED" not in os.environ:  # in place of the entry point, as a 
     os.execvp("start.sh", ["start.sh", own_name, *sys.argv[1:]])
 
 for module in ("aiohttp", "requests"):  # of jupyter-server-proxy and JupyterLab: a seventh of the start
+    found = importlib.util.find_spec(module)
     sys.modules[module] = Postponed(module)
+    sys.modules[module].__spec__ = found  # for whoever asks whether there is such a module
 
 if "JUPYTERHUB_API_TOKEN" in os.environ or own_name.startswith("start-singleuser"):
     if not own_name.startswith("start-singleuser"):

@@ -25,6 +25,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def swap(own: int) -> str:
     """A map of ids, as /proc/PID/uid_map takes it, that swaps root's with another and leaves all others."""
     spans = [(0, own, 1), (1, 1, own - 1), (own, 0, 1), (own + 1, own + 1, 2**32 - 2 - own)]
+    spans = spans if own else [(0, 0, 2**32 - 1)]
     return "".join(f"{inside} {outside} {count}\n" for inside, outside, count in spans if count)
 
 

@@ -29,7 +29,8 @@ from pyrlab.host.project import Project, run_main
 from pyrlab.model.problem import Problem
 
 LONGEST = 255  # bytes of a file's name
-JOVYAN = (1000, 100)  # uid and gid of the images' own user
+# The images' own user, but with a group that no user of this machine has: one with both could read the lab's /proc.
+JOVYAN = (1000, 0)
 WORK = "/home/jovyan/work"  # where his notebooks are
 
 

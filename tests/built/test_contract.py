@@ -181,12 +181,13 @@ def test_chown(images: str) -> None:
     assert run.stdout == "/home/jovyan/.bashrc:1010:101\n/opt/conda/bin/jupyter:1010:101\n101 100\n", run.stderr
 
 
-def test_mounted_work_of_another_user(images: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["work", "work/course"])
+def test_mounted_work_of_another_user(place: str, images: str, tmp_path: Path) -> None:
     """Who gets a home of another name works in the folder that is mounted, not in a copy of it."""
     (tmp_path / "note").write_text("kept")
     tmp_path.chmod(0o777)
-    options = ["--user=root", "--env=NB_USER=ada", f"--volume={tmp_path}:/home/jovyan/work"]
-    run = said(*options, f"pylab:{TAG}", "bash", "-c", "id -un; cat ~/work/note; echo new >~/work/new")
+    options = ["--user=root", "--env=NB_USER=ada", f"--volume={tmp_path}:/home/jovyan/{place}"]
+    run = said(*options, f"pylab:{TAG}", "bash", "-c", f"id -un; cat ~/{place}/note; echo new >~/{place}/new")
     assert run.stdout == "ada\nkept", run.stderr
     assert (tmp_path / "new").read_text() == "new\n"
 
@@ -277,6 +278,53 @@ def test_umask(images: str) -> None:
     with started("--env=NB_UMASK=007", f"pylab:{TAG}") as container:
         assert health(container) == "healthy"
         assert cell(container, "python3", "import os; print(oct(os.umask(0)))") == "0o7"
+
+
+def test_settings_that_are_none(images: str) -> None:
+    """A variable that a Compose file hands on though nobody has set it, or that is wrong, costs nothing else."""
+    with started("--env=NB_UMASK=", "--env=NB_PREFIX=", "--env=JUPYTER_TOKEN=token", f"pylab:{TAG}") as container:
+        assert health(container) == "healthy"
+        address = docker("inspect", "--format={{.NetworkSettings.IPAddress}}", container)
+        assert ask(container, f"http://{address}:8888/api/kernels", "token")[0] == 200
+        assert ask(container, f"http://{address}:8888/api/kernels")[0] == 403
+    with started("--env=NB_UMASK=octal", f"pylab:{TAG}") as container:
+        assert health(container) == "healthy"
+        assert "NB_UMASK=octal is no umask" in log(container)
+
+
+def test_root_runs_nothing_of_the_users(images: str) -> None:
+    """The health check of a container of root's runs no program that the user of the lab may have put in its way."""
+    with started("--user=root", "--env=GEN_CERT=yes", f"pylab:{TAG}") as container:
+        assert health(container) == "healthy"
+        plant = "for each in openssl curl; do printf '#!/bin/sh\\ntouch /tmp/ran\\n' >$each; chmod 755 $each; done"
+        docker("exec", "--user=1000:100", "--workdir=/opt/venv/bin", container, "sh", "-c", plant)
+        docker("exec", container, "/etc/jupyter/healthcheck.sh")
+        assert docker("exec", container, "sh", "-c", "ls /tmp/ran 2>/dev/null || echo none") == "none"
+
+
+def test_root_in_a_folder_of_its_own(images: str) -> None:
+    """Who is given up root in a folder that is closed to the user begins at home."""
+    run = said("--user=root", "--workdir=/root", f"pylab:{TAG}", "pwd")
+    assert (run.stdout, "working in /home/jovyan instead" in run.stderr) == ("/home/jovyan\n", True)
+
+
+def test_pip_into_a_folder(images: str, handed_over: dict[str, Path]) -> None:
+    """Pip installs into a folder that is asked for, whoever runs the container."""
+    wheel = handed_over["python3"]
+    install = f"pip install --quiet --no-index --disable-pip-version-check --target /tmp/own /srv/{wheel.name}"
+    run = said(
+        "--user=5000", f"--volume={wheel}:/srv/{wheel.name}:ro", f"pylab:{TAG}", "sh", "-c", f"{install}; ls /tmp/own"
+    )
+    assert "colleague.py" in run.stdout.split(), run.stderr
+
+
+def test_r_of_root(images: str) -> None:
+    """R that root runs in a container leaves the user's own library to the user."""
+    with started(f"rlab:{TAG}") as container:
+        assert health(container) == "healthy"
+        docker("exec", "--user=0", container, "Rscript", "-e", "1")
+        code = "dir.create(Sys.getenv('R_LIBS_USER'), FALSE, TRUE); cat(file.access(.libPaths()[1], 2))"
+        assert cell(container, "ir", code) == "0"
 
 
 def test_child_image(images: str) -> None:

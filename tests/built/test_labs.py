@@ -244,6 +244,16 @@ def test_files_shown(lab: Lab) -> None:
         assert docker("exec", lab.container, "id", "-u") == "0"
 
 
+def test_what_others_read_in_proc(lab: Lab) -> None:
+    """No user of this machine with the number that a lab of root's has reads its token or its files by way of /proc."""
+    if os.getuid():
+        pytest.skip("this needs root, whose files a lab has as jovyan's")
+    process = f"/proc/{docker('inspect', '--format={{.State.Pid}}', lab.container)}"
+    for path in (f"{process}/environ", f"{process}/root/home/jovyan/.bashrc"):
+        read = subprocess.run(["cat", path], user=1000, group=100, extra_groups=[], capture_output=True, text=True)
+        assert (read.returncode, read.stdout) == (1, "")
+
+
 def test_second_start(lab: Lab, make: Make) -> None:
     """Starting a lab that runs already disturbs nothing: its container, kernels and token stay."""
     before = docker("container", "inspect", "--format", "{{.Id}} {{.State.StartedAt}}", lab.container)
@@ -437,6 +447,31 @@ def test_files_is_a_broken_link(spare: Make, tmp_path: Path) -> None:
     said = refusal(spare("start_pylab", FILES=f"{tmp_path}/link"))
     assert said.startswith(f"pyrlab: FILES={tmp_path}/link is a link that leads nowhere; ")
     nothing_made(tmp_path / "books")
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Iterator[Path]:
+    """A folder of root's whose file system cannot show it as another user's, as in a container, or over a network."""
+    if os.getuid():
+        pytest.skip("this needs root, whose files a lab has as jovyan's")
+    below, above, work, books = (tmp_path / name for name in ("below", "above", "work", "books"))
+    for folder in (below, above, work, books):
+        folder.mkdir()
+    options = f"lowerdir={below},upperdir={above},workdir={work}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, books], check=True)
+    yield books
+    subprocess.run(["umount", "--lazy", books], check=True)
+
+
+def test_notebooks_that_only_root_may_write(overlay: Path, spare: Make) -> None:
+    """Where root's notebooks cannot be shown as the lab's user's, the lab works as root, without any capability."""
+    succeeded(spare("start_pylab"))
+    code = "import os, pathlib; pathlib.Path('work/new').touch(); print(os.getuid())"
+    address, token = url_in(succeeded(spare("url_pylab")))
+    notebook = execute(cell(code), address, token)
+    assert notebook.cells[0].outputs[0].text == "0\n"
+    assert (overlay / "new").stat().st_uid == 0
+    assert shell("grep ^CapEff /proc/self/status", "pylab", SPARE).split() == ["CapEff:", "0" * 16]
 
 
 def test_list_missing(spare: Make, tmp_path: Path) -> None:

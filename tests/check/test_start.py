@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,19 @@ def test_nothing_writable(tmp_path: Path, heard: list[str], monkeypatch: pytest.
     (tmp_path / "full").write_text("no folder")
     assert contract.writable_home(tmp_path / "full") == tmp_path / "full"
     assert "nor to anything else" in heard[0]
+
+
+def test_stop_of_what_runs_again(tmp_path: Path) -> None:
+    """RESTARTABLE: the server that is to stop has its time, and is not started again."""
+    server = f"trap 'sleep 0.5; echo stopped; exit' TERM; touch {tmp_path}/ready; while :; do sleep 0.05; done"
+    command = [str(RUN / "run-one-constantly"), "bash", "-c", server]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as running:
+        while not (tmp_path / "ready").exists():
+            assert running.poll() is None
+        os.killpg(running.pid, signal.SIGTERM)  # as tini does
+        running.wait()
+        assert running.stdout
+        assert running.stdout.read() == "stopped\n"
 
 
 def bash(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
