@@ -19,7 +19,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from pypdf import PdfReader
+from pypdf import PageObject, PdfReader
 
 from checkout import Lab, docker
 
@@ -189,7 +189,9 @@ def test_large_pictures(lab: Lab, path: Path) -> None:
     document = export(lab, path, [attached, cell_with("plot()", svg)])
     assert pictures(document) == 2
     assert "notavailable" not in text_of(document)
-    assert [text for text, on_paper in places_of(document) if not on_paper] == []
+    ends = drawings_of(document)
+    assert ends
+    assert all(0 < left < right < wide for left, right, wide in ends), ends
 
 
 def test_markdown_in_html(lab: Lab, path: Path) -> None:
@@ -250,6 +252,22 @@ def places_of(document: PdfReader) -> list[tuple[str, bool]]:
                 found.append((text, 0 <= x <= wide and 0 <= y <= high))
 
         page.extract_text(visitor_text=see)
+    return found
+
+
+def drawings_of(document: PdfReader) -> list[tuple[float, float, float]]:
+    """Where each drawing of several shapes begins and ends from left to right, and how wide its page is, in points."""
+    found: list[tuple[float, float, float]] = []
+    for page in document.pages:
+
+        def see(operator: bytes, names: list[str], cm: list[float], _: object, page: PageObject = page) -> None:
+            drawing = page["/Resources"]["/XObject"][names[0]] if operator == b"Do" else {}  # type: ignore[index]
+            if drawing.get("/Subtype") == "/Form":
+                scale, *_, start, _ = map(float, drawing.get("/Matrix", (1, 0, 0, 1, 0, 0)))
+                left, _, right, _ = (start + scale * float(number) for number in drawing["/BBox"])
+                found.append((cm[4] + left * cm[0], cm[4] + right * cm[0], float(page.mediabox.width)))
+
+        page.extract_text(visitor_operand_before=see)
     return found
 
 
