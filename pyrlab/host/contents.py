@@ -45,21 +45,23 @@ def manifest_text(engine: Engine, image: str, digest: str) -> str:
     It is copied: what a container prints, an engine waits for two seconds long, which on a busy machine is too short.
     """
     own = [f"--label={label}" for label in (LABEL, *owner.labels(engine.folder))]
-    words = "No such container"
-    while "No such container" in words:  # a build of this checkout that begins meanwhile sweeps it away
+    for _ in range(5):
         made = engine.call("create", "--pull=never", "--network=none", *own, image, "cat")
         container, words = made.stdout.strip(), made.stderr
-        if container:
-            copy = ("cp", f"{container}:{PATH}", "-")  # as a tar file
-            with engine.open(*copy, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as copying:
-                content, told = copying.communicate()
-            engine.run("rm", container, check=False)
-            if copying.returncode == 0:
-                with tarfile.open(fileobj=io.BytesIO(content)) as tree:
-                    return "".join(file.read().decode() for member in tree if (file := tree.extractfile(member)))
-            words = told.decode(errors="replace")
-            if "Could not find the file" in words:
-                return ""
+        if not container:
+            break
+        copy = ("cp", f"{container}:{PATH}", "-")  # as a tar file
+        with engine.open(*copy, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as copying:
+            content, told = copying.communicate()
+        engine.run("rm", container, check=False)
+        if copying.returncode == 0:
+            with tarfile.open(fileobj=io.BytesIO(content)) as tree:
+                return "".join(file.read().decode() for member in tree if (file := tree.extractfile(member)))
+        words = told.decode(errors="replace")
+        if "Could not find the file" in words:
+            return ""
+        if "No such container" not in words:  # else a build of this checkout that began meanwhile has swept it away
+            break
     why = (words.strip() or "docker gives no reason").splitlines()[0]
     raise Problem(f"{image}, now {digest[:19]}, cannot be looked into: {why}")
 

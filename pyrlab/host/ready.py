@@ -15,16 +15,15 @@ from pyrlab.host.faults import Finding
 from pyrlab.host.project import Project, run_main
 from pyrlab.model.problem import Problem
 
-RUN = (".sh", ".py", ".hcl", ".cfg")  # what has to have Unix' line ends; data of an image of one's own may have any
+RUN = ("docker/run/**/*", "docker/*/Dockerfile", "pyrlab/**/*")  # data of an image of one's own may have any line ends
 UNIX = "git grep -lIz '' | xargs -0 sed -i 's/\\r$//' gives every file Unix' ones"
 
 
 def checkout_fault(project: Project) -> Finding | None:
     """What is wrong with this checkout, with what mends it; None where it is well."""
-    for folder in ("docker", "pyrlab"):
-        for path in (project.root / folder).rglob("*"):
-            runs = path.name == "Dockerfile" or path.suffix in RUN
-            if runs and path.is_file() and b"\r\n" in path.read_bytes():
+    for pattern in RUN:
+        for path in project.root.glob(pattern):
+            if path.is_file() and "__pycache__" not in path.parts and b"\r\n" in path.read_bytes():
                 what = "has Windows' line ends (CRLF), with which nothing runs in a container"
                 return Finding("checkout", f"{path.relative_to(project.root)} {what}", UNIX)
     for path in (project.root, project.cache):
