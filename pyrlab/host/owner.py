@@ -43,11 +43,15 @@ def mark(project: Project) -> str:
 def is_own(project: Project, found: Mapping[str, str] | None) -> bool:
     """Whether labels are of this user's checkout, or of one that has moved; so is what has no such labels."""
     user, checkout = ((found or {}).get(label, "") for label in (USER, CHECKOUT))
+    return user in ("", name()) and (checkout in ("", str(project.root)) or is_gone(Path(checkout)))
+
+
+def is_gone(checkout: Path) -> bool:
+    """Whether a checkout is no more where it was; of a place where this user may not look, as /root, nobody knows."""
     try:
-        moved = not Path(checkout).exists()
-    except OSError:  # it is where this user may not look, as in /root
-        moved = False
-    return user in ("", name()) and (checkout in ("", str(project.root)) or moved)
+        return not checkout.exists()
+    except OSError:
+        return False
 
 
 def check(project: Project, found: Mapping[str, str] | None, thing: str, mend: str) -> None:

@@ -17,6 +17,7 @@ from pyrlab.host.faults import FULL_DISK, is_classic
 from pyrlab.host.progress import FULL
 from pyrlab.host.project import Project
 from pyrlab.host.session import Session
+from pyrlab.host.text import write_whole
 
 Layers = list[dict[str, Any]]  # each with digest, size (bytes), diff_id and about, as pyrlab/steps/oci.py describes it
 RECORDS = "layers.json"  # in the cache: the layers of images that were loaded or read
@@ -35,9 +36,7 @@ def remember(project: Project, name: str, identity: str, what: Any) -> None:
     found = recall(project, name)
     found.pop(identity, None)
     found[identity] = what
-    part = project.cache / f"{name}.part"
-    part.write_text(json.dumps(dict([*found.items()][-MANY:])))
-    part.replace(project.cache / name)
+    write_whole(project.cache / name, json.dumps(dict([*found.items()][-MANY:])))
 
 
 def has(project: Project) -> dict[str, Any]:

@@ -52,6 +52,9 @@ cat("from the kernel", file = "rlab-kernel.txt")
 }
 
 
+of_root = pytest.mark.skipif(os.getuid() != 0, reason="this needs root, whose files a lab has as jovyan's")
+
+
 @pytest.fixture
 def spare(images: str, make: Make, tmp_path: Path) -> Iterator[Make]:
     """Run make for labs that no other test uses, with notebooks in tmp_path / "books"; none runs yet."""
@@ -233,21 +236,19 @@ def test_files_shared(lab: Lab, files: Path) -> None:
         kernel.unlink(missing_ok=True)
 
 
+@of_root
 def test_files_shown(lab: Lab) -> None:
     """Where the lab has root's files as jovyan's, no user of this machine with jovyan's number has them, too."""
     shown = idmap.PLACE / lab.container
-    if os.getuid():
-        pytest.skip("this needs root, whose files a lab has as jovyan's")
     if shown.exists():  # is_mount() sees none where both are of one file system
         assert subprocess.run(["ls", shown], user=1000, group=100, extra_groups=[], capture_output=True).returncode != 0
     else:
         assert docker("exec", lab.container, "id", "-u") == "0"
 
 
+@of_root
 def test_what_others_read_in_proc(lab: Lab) -> None:
     """No user of this machine with the number that a lab of root's has reads its token or its files by way of /proc."""
-    if os.getuid():
-        pytest.skip("this needs root, whose files a lab has as jovyan's")
     process = f"/proc/{docker('inspect', '--format={{.State.Pid}}', lab.container)}"
     for path in (f"{process}/environ", f"{process}/root/home/jovyan/.bashrc"):
         read = subprocess.run(["cat", path], user=1000, group=100, extra_groups=[], capture_output=True, text=True)
@@ -452,8 +453,6 @@ def test_files_is_a_broken_link(spare: Make, tmp_path: Path) -> None:
 @pytest.fixture
 def overlay(tmp_path: Path) -> Iterator[Path]:
     """A folder of root's whose file system cannot show it as another user's, as in a container, or over a network."""
-    if os.getuid():
-        pytest.skip("this needs root, whose files a lab has as jovyan's")
     below, above, work, books = (tmp_path / name for name in ("below", "above", "work", "books"))
     for folder in (below, above, work, books):
         folder.mkdir()
@@ -463,6 +462,7 @@ def overlay(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", books], check=True)
 
 
+@of_root
 def test_notebooks_that_only_root_may_write(overlay: Path, spare: Make) -> None:
     """Where root's notebooks cannot be shown as the lab's user's, the lab works as root, without any capability."""
     succeeded(spare("start_pylab"))

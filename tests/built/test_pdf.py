@@ -155,7 +155,9 @@ def test_r_markdown(rlab: Lab) -> None:
 def test_formulas_in_a_text(lab: Lab, path: Path) -> None:
     """Words between formulas stay apart from them; a shell's prompt is none, and a formula may have blanks in it."""
     text = "The mean $\\mu$ and variance $ \\pi $ of it\n\n```\n$ echo $HOME\n```"
-    document = export(lab, path, [text_cell(text), cell_with("Latex()", latex("The value is $x^2$ here"))])
+    document = export(
+        lab, path, [text_cell(text), cell_with("Latex()", shown("text/latex", "The value is $x^2$ here"))]
+    )
     words = unicodedata.normalize("NFKC", document.pages[0].extract_text())
     assert re.search(r"mean\s+μ\s+and\s+variance\s+π\s+of", words), words
     assert "$ echo $HOME" in words
@@ -166,7 +168,7 @@ def test_what_is_longer_or_wider_than_a_page(lab: Lab, path: Path) -> None:
     """A long line, a long table and a wide one go on on the next page, or are set smaller: nothing is off the paper."""
     rows = "".join(f"<tr>{''.join(f'<td>{row}-{column}.25</td>' for column in range(12))}</tr>" for row in range(60))
     wide = f"<tr>{''.join(f'<td>2026-01-{day:02}T00:00</td>' for day in range(1, 21))}</tr>"
-    tables = [table_of(f"<table><tbody>{each}</tbody></table>") for each in (rows, wide)]
+    tables = [shown("text/html", f"<table><tbody>{each}</tbody></table>") for each in (rows, wide)]
     long = printed(", ".join(map(str, range(3000))))
     document = export(lab, path, [cell_with("print()", each) for each in (long, *tables)])
     places = places_of(document)
@@ -184,9 +186,7 @@ def test_large_pictures(lab: Lab, path: Path) -> None:
     attached = text_cell('![](attachment:my%20image.png)\n\n<img src="attachment:other image.png" width="100">')
     drawings = {"my image.png": png(64, 48), "other image.png": png(32, 32)}
     attached.attachments = {name: {"image/png": base64.b64encode(each).decode()} for name, each in drawings.items()}
-    data = {"image/svg+xml": drawn, "text/plain": "<Figure>"}
-    svg = new_output("display_data", data=data)  # type: ignore[no-untyped-call]
-    document = export(lab, path, [attached, cell_with("plot()", svg)])
+    document = export(lab, path, [attached, cell_with("plot()", shown("image/svg+xml", drawn))])
     assert pictures(document) == 2
     assert "notavailable" not in text_of(document)
     ends = drawings_of(document)
@@ -228,7 +228,7 @@ def export(lab: Lab, path: Path, cells: list[NotebookNode]) -> PdfReader:
     """Save a notebook of these cells in the user's folder, and have the lab export it as PDF."""
     notebook = new_notebook(cells=cells)  # type: ignore[no-untyped-call]
     nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
-    url = f"{lab.url}nbconvert/pdf/work/{quote(str(path.relative_to(lab.files)))}?download=true&token={lab.token}"
+    url = f"{lab.url}nbconvert/pdf/work/{quote(path.name)}?download=true&token={lab.token}"
     with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         body: bytes = response.read()
         assert response.status == 200
@@ -304,25 +304,16 @@ def printed(text: str) -> NotebookNode:
     return output
 
 
+def shown(kind: str, content: str) -> NotebookNode:
+    """What a cell shows in one format, and besides as a text that says nothing."""
+    data = {kind: content, "text/plain": "<IPython.core.display.Object object>"}
+    output: NotebookNode = new_output("display_data", data=data)  # type: ignore[no-untyped-call]
+    return output
+
+
 def figure(picture: bytes) -> NotebookNode:
     """A figure as a cell's output."""
-    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": "<Figure size 640x480>"}
-    output: NotebookNode = new_output("display_data", data=data)  # type: ignore[no-untyped-call]
-    return output
-
-
-def latex(text: str) -> NotebookNode:
-    """What IPython's Latex shows."""
-    data = {"text/latex": text, "text/plain": "<IPython.core.display.Latex object>"}
-    output: NotebookNode = new_output("display_data", data=data)  # type: ignore[no-untyped-call]
-    return output
-
-
-def table_of(html: str) -> NotebookNode:
-    """A table as a cell's result."""
-    data = {"text/html": html, "text/plain": "a table"}
-    output: NotebookNode = new_output("display_data", data=data)  # type: ignore[no-untyped-call]
-    return output
+    return shown("image/png", base64.b64encode(picture).decode())
 
 
 def table(head: str, value: str, count: int | None = 1) -> NotebookNode:
